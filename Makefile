@@ -1,0 +1,73 @@
+# Every target builds what it needs: a fresh clone wants only python3 >= 3.11 (with venv), make and git.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKED := pyproject.toml constraints.txt
+PLUGINS := tests/strategies_package
+OUT ?= .
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint bench bench-memory protos generate constraints clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(VENV)/.ready-run ## from nothing to a finished backtest and its report
+	@$(BIN)/python -m services.local demo
+
+up: $(VENV)/.ready-run ## run the services on this machine until Ctrl-C
+	@$(BIN)/python -m services.local up
+
+test: $(VENV)/.ready-dev ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-dev ## check style, types, imports and the protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+bench: $(VENV)/.ready-dev ## measure speed (minutes)
+	@$(BIN)/python -m tests.benchmarks
+
+bench-memory: $(VENV)/.ready-dev ## measure memory over many backtests (minutes)
+	@$(BIN)/python -m tests.benchmarks.memory
+
+protos: $(VENV)/.ready-dev ## generate klinecast/api from protos/
+	@rm -rf klinecast/api
+	@$(MAKE) --no-print-directory generate
+
+generate:
+	@mkdir -p $(OUT)
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(OUT) --grpc_python_out=$(OUT) \
+		--mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) $$(find protos -name '*.proto' | sort)
+	@find $(OUT)/klinecast/api -type d -exec touch {}/__init__.py \;
+
+constraints: $(VENV)/.ready-dev ## resolve the newest versions into constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet --upgrade --output-file constraints.txt
+
+clean: ## remove the virtual environment and caches (never data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Klinecast needs Python 3.11 or later, $(PYTHON) is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed: install your system's python3-venv"; exit 1; }
+
+$(VENV)/.ready-run: $(LOCKED) | $(BIN)/python
+	@echo "installing what the services need (a minute the first time)"
+	@$(PIP) install -c constraints.txt -e '.[cli,server,local]'
+	@touch $@
+
+# Dependency groups came with pip 25.1, Python 3.11 brings an older one.
+$(VENV)/.ready-dev: $(LOCKED) $(wildcard $(PLUGINS)/pyproject.toml) | $(VENV)/.ready-run
+	@echo "installing what the tests need"
+	@$(PIP) install --upgrade 'pip>=25.1,<27'
+	@$(PIP) install -c constraints.txt -e '.[cli,server,local]' --group dev
+	@if [ -f $(PLUGINS)/pyproject.toml ]; then $(PIP) install --no-deps -e $(PLUGINS); fi
+	@touch $@

@@ -1,0 +1,41 @@
+"""The SDK: a synchronous client of the three services. Threads may share one; never make one before a fork."""
+
+from __future__ import annotations
+
+from klinecast.backtest_config import BacktestConfig
+from klinecast.client._client import Client
+from klinecast.errors import KlinecastError
+from klinecast.interval import Interval
+from klinecast.models import (
+    Backtest,
+    BacktestError,
+    BacktestEvent,
+    Gap,
+    IngestSummary,
+    KlineBatch,
+    LoadedKlines,
+    RejectedKline,
+    Result,
+    SeriesSummary,
+    Strategy,
+)
+from klinecast.series import SeriesKey
+
+__all__ = [
+    "Backtest",
+    "BacktestConfig",
+    "BacktestError",
+    "BacktestEvent",
+    "Client",
+    "Gap",
+    "IngestSummary",
+    "Interval",
+    "KlineBatch",
+    "KlinecastError",
+    "LoadedKlines",
+    "RejectedKline",
+    "Result",
+    "SeriesKey",
+    "SeriesSummary",
+    "Strategy",
+]

@@ -1,0 +1,91 @@
+"""The backtest service."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+
+import grpc
+
+from klinecast.api.backtest.v1 import backtest_pb2
+from klinecast.api.backtest.v1 import backtest_service_pb2 as pb
+from klinecast.api.backtest.v1.backtest_service_pb2_grpc import BacktestServiceStub
+from klinecast.backtest_config import BacktestConfig
+from klinecast.client._calls import Caller
+from klinecast.convert import models as convert
+from klinecast.convert.backtest import config_to_proto
+from klinecast.models import Backtest, BacktestEvent, Strategy
+
+
+class BacktestCalls:
+    """RPCs of BacktestService; watches have a channel of their own, so that they never hold up a cancel."""
+
+    def __init__(self, channel: grpc.Channel, watch_channel: grpc.Channel, caller: Caller) -> None:
+        self._stub = BacktestServiceStub(channel)
+        self._watch_stub = BacktestServiceStub(watch_channel)
+        self._caller = caller
+
+    def create(self, config: BacktestConfig, request_id: str | None) -> Backtest:
+        """Queue a backtest; the request id, made up when none is given, makes a retry harmless."""
+        request = pb.CreateBacktestRequest(
+            request_id=request_id or f"sdk-{uuid.uuid4()}", config=config_to_proto(config)
+        )
+        return convert.backtest(self._caller.unary(self._stub.CreateBacktest, request).backtest)
+
+    def run(self, config: BacktestConfig, request_id: str | None) -> Iterator[BacktestEvent]:
+        """Queue a backtest and yield its events, in one call as long as it is not cut."""
+        request = pb.RunBacktestRequest(request_id=request_id or f"sdk-{uuid.uuid4()}", config=config_to_proto(config))
+        watch = pb.WatchBacktestRequest()
+
+        def from_last() -> Iterator[pb.RunBacktestResponse | pb.WatchBacktestResponse]:
+            if watch.backtest_id:
+                return self._caller.stream(self._watch_stub.WatchBacktest, watch)
+            return self._caller.stream(self._watch_stub.RunBacktest, request)
+
+        return self._follow(from_last, watch)
+
+    def watch(self, backtest_id: str, after_sequence: int) -> Iterator[BacktestEvent]:
+        """Yield the events after a number up to the terminal one, through cuts, each once."""
+        watch = pb.WatchBacktestRequest(backtest_id=backtest_id, after_sequence=after_sequence)
+        return self._follow(lambda: self._caller.stream(self._watch_stub.WatchBacktest, watch), watch)
+
+    def _follow(self, from_last: object, watch: pb.WatchBacktestRequest) -> Iterator[BacktestEvent]:
+        for response in self._caller.resuming(from_last):  # type: ignore[arg-type]
+            event = response.event
+            watch.backtest_id = event.backtest_id
+            if event.heartbeat or event.sequence <= watch.after_sequence:
+                continue
+            watch.after_sequence = event.sequence
+            yield convert.event(event)
+
+    def get(self, backtest_id: str) -> Backtest:
+        """Get one backtest."""
+        request = pb.GetBacktestRequest(backtest_id=backtest_id)
+        return convert.backtest(self._caller.unary(self._stub.GetBacktest, request).backtest)
+
+    def list(self, states: Sequence[str], strategy: str, limit: int | None) -> Iterator[Backtest]:
+        """Yield backtests, newest first, page by page."""
+        request = pb.ListBacktestsRequest(
+            states=[backtest_pb2.BacktestState.Value(f"BACKTEST_STATE_{state}") for state in states],
+            strategy=strategy,
+            page_size=min(limit or 100, 100),
+        )
+        left = limit
+        while left is None or left > 0:
+            page = self._caller.unary(self._stub.ListBacktests, request)
+            found = page.backtests if left is None else page.backtests[:left]
+            yield from map(convert.backtest, found)
+            left = None if left is None else left - len(found)
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def cancel(self, backtest_id: str) -> Backtest:
+        """Cancel a backtest; return it as it is then."""
+        request = pb.CancelBacktestRequest(backtest_id=backtest_id)
+        return convert.backtest(self._caller.unary(self._stub.CancelBacktest, request).backtest)
+
+    def list_strategies(self) -> list[Strategy]:
+        """List the strategies the service can run."""
+        response = self._caller.unary(self._stub.ListStrategies, pb.ListStrategiesRequest())
+        return [convert.strategy(one) for one in response.strategies]

@@ -1,0 +1,70 @@
+"""How the SDK calls: deadlines, the tenant, retries of unary calls while a service is away, and resumption of streams."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from klinecast.client._errors import translated
+from klinecast.errors import Unavailable
+
+_T = TypeVar("_T")
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+TENANT_KEY = "klinecast-tenant"
+
+
+class Caller:
+    """Deadline and metadata of the calls of one client."""
+
+    def __init__(self, tenant: str | None, timeout_s: float) -> None:
+        self._tenant = tenant
+        self.timeout_s = timeout_s
+
+    def metadata(self, tenant: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of a call; a tenant given here wins over the client's."""
+        name = tenant or self._tenant
+        return ((TENANT_KEY, name),) if name else ()
+
+    def unary(self, call: Callable[..., _T], request: object, *, tenant: str | None = None) -> _T:
+        """Make an idempotent unary call, again while the service is away, all within one deadline."""
+        deadline, pause = time.monotonic() + self.timeout_s, _FIRST_PAUSE_S
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                with translated():
+                    return call(request, timeout=max(left, 0.001), metadata=self.metadata(tenant))
+            except Unavailable:
+                if time.monotonic() + pause >= deadline:
+                    raise
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def stream(self, call: Callable[..., Any], request: object) -> Iterator[Any]:
+        """Yield the messages of a server stream; an abandoned iterator cancels the call."""
+        with translated():
+            responses = call(request, metadata=self.metadata())
+            try:
+                yield from responses
+            finally:
+                responses.cancel()
+
+    def resuming(self, open_stream: Callable[[], Iterator[_T]]) -> Iterator[_T]:
+        """Yield from streams opened one after another, each where the last was cut, until timeout_s pass without a message.
+
+        `open_stream` must open where the last message left off.
+        """
+        silent_since, pause = time.monotonic(), _FIRST_PAUSE_S
+        while True:
+            try:
+                for message in open_stream():
+                    silent_since, pause = time.monotonic(), _FIRST_PAUSE_S
+                    yield message
+                return
+            except Unavailable:
+                if time.monotonic() - silent_since >= self.timeout_s:
+                    raise
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)

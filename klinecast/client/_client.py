@@ -1,0 +1,205 @@
+"""The one object callers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import grpc
+
+from klinecast.api.results.v1 import result_pb2
+from klinecast.backtest_config import BacktestConfig
+from klinecast.client._backtest import BacktestCalls
+from klinecast.client._calls import Caller
+from klinecast.client._channel import open_channel
+from klinecast.client._data import DataCalls
+from klinecast.client._results import Columns, ResultCalls
+from klinecast.columns import Column
+from klinecast.models import (
+    Backtest,
+    BacktestEvent,
+    Gap,
+    IngestSummary,
+    KlineBatch,
+    LoadedKlines,
+    Result,
+    SeriesSummary,
+    Strategy,
+)
+from klinecast.series import SeriesKey
+
+
+class Client:
+    """A client of the three services; connects when first used, raises klinecast.errors.
+
+    Unary calls are tried again while a service is away, streams resume where they were cut, both for up to timeout_s.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: str = "localhost:50051",
+        backtest: str = "localhost:50052",
+        results: str = "localhost:50053",
+        tenant: str | None = None,
+        timeout_s: float = 30.0,
+        interceptors: Sequence[Any] = (),
+    ) -> None:
+        """Name the targets; `interceptors` are grpc client interceptors, for example OpenTelemetry's."""
+        self._targets = {"data": data, "backtest": backtest, "results": results}
+        self._interceptors = interceptors
+        self._caller = Caller(tenant, timeout_s)
+        self._channels: list[grpc.Channel] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for channel in self._channels:
+            channel.close()
+
+    def ingest_klines(
+        self, series: SeriesKey, batches: Iterable[Mapping[str, Column]], *, on_invalid: str = "REJECT"
+    ) -> IngestSummary:
+        """Upsert klines given as columns by name; on_invalid is REJECT or FAIL. Sending them again changes nothing."""
+        return self._data.ingest(series, batches, on_invalid)
+
+    def stream_klines(
+        self,
+        series: SeriesKey,
+        start_ms: int,
+        end_ms: int,
+        *,
+        batch_size: int = 4096,
+        columns: Sequence[str] | None = None,
+        gap_policy: str = "SKIP",
+    ) -> Iterator[KlineBatch]:
+        """Yield the klines of [start, end) in batches, through cuts without gap or repeat.
+
+        Raises Aborted (SERIES_CHANGED) when the range was rewritten meanwhile.
+        """
+        return self._data.stream(
+            series, start_ms, end_ms, batch_size=batch_size, columns=columns, gap_policy=gap_policy
+        )
+
+    def load_klines(self, series: SeriesKey, start_ms: int, end_ms: int) -> LoadedKlines:
+        """Read the klines of [start, end) into one set of columns, from the start again when they were rewritten."""
+        return self._data.load(series, start_ms, end_ms)
+
+    def get_series(self, series: SeriesKey) -> SeriesSummary:
+        """Get one series; raises NotFound."""
+        return self._data.get_series(series)
+
+    def list_series(self, *, venue: str = "", symbol: str = "") -> Iterator[SeriesSummary]:
+        """Yield the stored series."""
+        return self._data.list_series(venue, symbol)
+
+    def list_gaps(self, series: SeriesKey, *, start_ms: int | None = None, end_ms: int | None = None) -> Iterator[Gap]:
+        """Yield the runs of missing klines, oldest first."""
+        return self._data.list_gaps(series, start_ms, end_ms)
+
+    def delete_klines(self, series: SeriesKey, start_ms: int, end_ms: int) -> int:
+        """Delete the klines of [start, end); return how many."""
+        return self._data.delete(series, start_ms, end_ms)
+
+    def create_backtest(self, config: BacktestConfig, *, request_id: str | None = None) -> Backtest:
+        """Queue a backtest; the same request_id gives the same backtest."""
+        return self._backtest.create(config, request_id)
+
+    def run_backtest(self, config: BacktestConfig, *, request_id: str | None = None) -> Iterator[BacktestEvent]:
+        """Queue a backtest and yield its events up to the terminal one; leaving the iterator cancels nothing."""
+        return self._backtest.run(config, request_id)
+
+    def watch_backtest(self, backtest_id: str, *, after_sequence: int = 0) -> Iterator[BacktestEvent]:
+        """Yield the events after a number up to the terminal one, each once, through cuts."""
+        return self._backtest.watch(backtest_id, after_sequence)
+
+    def get_backtest(self, backtest_id: str) -> Backtest:
+        """Get one backtest; raises NotFound."""
+        return self._backtest.get(backtest_id)
+
+    def list_backtests(
+        self, *, states: Sequence[str] = (), strategy: str = "", limit: int | None = None
+    ) -> Iterator[Backtest]:
+        """Yield backtests, newest first."""
+        return self._backtest.list(states, strategy, limit)
+
+    def cancel_backtest(self, backtest_id: str) -> Backtest:
+        """Cancel a backtest: queued at once, running within a second; return it as it is then."""
+        return self._backtest.cancel(backtest_id)
+
+    def list_strategies(self) -> list[Strategy]:
+        """List the strategies the service can run."""
+        return self._backtest.list_strategies()
+
+    def save_result(
+        self,
+        header: result_pb2.ResultHeader,
+        *,
+        trades: Columns | None,
+        fills: Columns | None,
+        equity: Columns | None,
+        fence: int,
+        ttl_s: float | None = None,
+        tenant: str | None = None,
+    ) -> Result:
+        """Store a result, for services; raises Aborted (STALE_FENCE) when a newer attempt did or may."""
+        chunks = {"trades": trades, "fills": fills, "equity": equity}
+        return self._results.save(header, chunks, fence=fence, ttl_s=ttl_s, tenant=tenant)
+
+    def get_result(self, result_id: str) -> Result:
+        """Get the header of a result; raises NotFound when it has expired."""
+        return self._results.get(result_id)
+
+    def list_results(
+        self,
+        *,
+        strategy: str = "",
+        symbol: str = "",
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Result]:
+        """Yield results, newest first."""
+        return self._results.list(strategy, symbol, labels or {}, limit)
+
+    def load_trades(self, result_id: str) -> dict[str, Column]:
+        """Read the trades of a result as columns; the open one is the last."""
+        return self._results.load("trades", result_id)
+
+    def load_fills(self, result_id: str) -> dict[str, Column]:
+        """Read the fills of a result as columns."""
+        return self._results.load("fills", result_id)
+
+    def load_equity(self, result_id: str) -> dict[str, Column]:
+        """Read equity and close per kline as columns."""
+        return self._results.load("equity", result_id)
+
+    def update_retention(self, result_id: str, *, ttl_s: float | None = None, pinned: bool | None = None) -> Result:
+        """Give a result a TTL from now, pin it (True) or unpin it (False)."""
+        return self._results.update_retention(result_id, ttl_s=ttl_s, pinned=pinned)
+
+    def delete_result(self, result_id: str, *, tombstone_fence: int = 0, tenant: str | None = None) -> bool:
+        """Delete a result; False when there was none."""
+        return self._results.delete(result_id, tombstone_fence=tombstone_fence, tenant=tenant)
+
+    @cached_property
+    def _data(self) -> DataCalls:
+        return DataCalls(self._open("data"), self._caller)
+
+    @cached_property
+    def _backtest(self) -> BacktestCalls:
+        return BacktestCalls(self._open("backtest"), self._open("backtest", own="watch"), self._caller)
+
+    @cached_property
+    def _results(self) -> ResultCalls:
+        return ResultCalls(self._open("results"), self._caller)
+
+    def _open(self, service: str, *, own: str = "") -> grpc.Channel:
+        channel = open_channel(self._targets[service], self._interceptors, own=own)
+        self._channels.append(channel)
+        return channel

@@ -1,0 +1,196 @@
+"""What the SDK returns: frozen values, no protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from klinecast.columns import Column
+from klinecast.series import SeriesKey
+from klinecast.types import KlineColumns
+
+
+@dataclass(frozen=True, slots=True)
+class KlineBatch:
+    """One batch of a stream of klines."""
+
+    columns: Mapping[str, Column]
+    """Arrays of one length by column name, open_time_ms among them."""
+    next_open_time_ms: int
+    """Where to resume after this batch."""
+    klines_sent: int
+    """Klines of the range up to here."""
+    klines_total: int
+    """Klines of the whole range."""
+    revision: int
+    """Revision of the series when the stream began."""
+
+    def __len__(self) -> int:
+        return len(self.columns["open_time_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKlines:
+    """A range of klines in memory."""
+
+    klines: KlineColumns
+    revision: int
+    """Revision of the series they are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedKline:
+    """A kline that an ingest left out."""
+
+    index: int
+    """Among all klines sent, from 0."""
+    field: str
+    reason: str
+    open_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """What an ingest did."""
+
+    inserted: int
+    updated: int
+    unchanged: int
+    rejected: int
+    revision: int
+    rejections: tuple[RejectedKline, ...] = ()
+    """The first 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSummary:
+    """A stored series and what it holds."""
+
+    series: SeriesKey
+    first_open_time_ms: int | None
+    last_open_time_ms: int | None
+    kline_count: int
+    revision: int
+    gap_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A maximal run of missing klines."""
+
+    first_open_time_ms: int
+    last_open_time_ms: int
+    missing_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestError:
+    """Why a backtest FAILED."""
+
+    reason: str
+    message: str
+    kline_index: int | None = None
+    detail: str = ""
+    """For the author of the strategy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backtest:
+    """A backtest as it stood when it was read."""
+
+    backtest_id: str
+    state: str
+    """QUEUED, RUNNING, SUCCEEDED, FAILED or CANCELLED."""
+    attempt: int
+    phase: str | None
+    fraction_done: float
+    klines_done: int
+    klines_total: int
+    timings_s: Mapping[str, float]
+    result_id: str | None
+    reused: bool
+    error: BacktestError | None
+    create_time_ms: int
+    start_time_ms: int | None
+    end_time_ms: int | None
+    last_sequence: int
+    request_id: str
+    strategy: str
+    series: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestEvent:
+    """Something that happened to a backtest."""
+
+    backtest_id: str
+    sequence: int
+    """From 1, contiguous."""
+    state: str
+    attempt: int
+    phase: str | None
+    fraction_done: float
+    klines_done: int
+    klines_total: int
+    equity: float | None = None
+    drawdown: float | None = None
+    eta_s: float | None = None
+    queue_position: int | None = None
+    result_id: str | None = None
+    reused: bool = False
+    error: BacktestError | None = None
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether no event follows."""
+        return self.state in ("SUCCEEDED", "FAILED", "CANCELLED")
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A strategy the service can run."""
+
+    name: str
+    version: str
+    description: str
+    params_schema: Mapping[str, object]
+    """JSON schema."""
+    warmup: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The header of a result."""
+
+    result_id: str
+    strategy: str
+    strategy_version: str
+    params: Mapping[str, object]
+    series: str
+    """For people."""
+    start_ms: int
+    end_ms: int
+    labels: Mapping[str, str]
+    klines: int
+    initial_cash: float
+    final_equity: float
+    open_position: Mapping[str, float] | None
+    """quantity, entry_price, profit; None when flat."""
+    statistics: Mapping[str, float]
+    execution: Mapping[str, object]
+    pending_target: float | None
+    ambiguous_klines: int
+    total_return_bounds: tuple[float, float]
+    """If every ambiguous kline had hit the stop first, or the target."""
+    gap_count: int
+    missing_count: int
+    trade_rows: int
+    fill_rows: int
+    equity_rows: int
+    create_time_ms: int
+    expire_time_ms: int | None
+    """None while pinned."""
+    pinned: bool
+    stored_bytes: int

@@ -1,0 +1,1 @@
+"""The deployables; this package never leaves the repository."""

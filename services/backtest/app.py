@@ -1,0 +1,170 @@
+"""The composition root of the backtest service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import grpc.aio
+
+from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
+from klinecast.client import Client
+from klinecast.errors import KlinecastError
+from klinecast.series import SeriesKey
+from services.backtest.catalogue import Catalogue
+from services.backtest.dispatching import Dispatcher
+from services.backtest.executors.base import Finished
+from services.backtest.executors.local import LocalExecutor
+from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued
+from services.backtest.servicer import BacktestServicer, Parts
+from services.backtest.settings import BacktestSettings
+from services.backtest.store import PostgresJobStore
+from services.backtest.strategies import StrategyRegistry
+from services.backtest.submitting import SeriesSpan, Submitter
+from services.backtest.telemetry import BacktestTelemetry
+from services.backtest.upkeep import Upkeep
+from services.backtest.watching import WatchHub
+from services.runtime.app import Runtime
+from services.runtime.listen import Listener
+from services.runtime.migrations import Migrations
+from services.runtime.tracing import TraceCarrier
+
+MIGRATIONS = Migrations("backtest", Path(__file__).parent / "migrations")
+
+
+class BacktestApp:
+    """The service, built; knows who must hear of what."""
+
+    service_names = (backtest_service_pb2.DESCRIPTOR.services_by_name["BacktestService"].full_name,)
+
+    def __init__(self, settings: BacktestSettings, runtime: Runtime, client: Client, catalogue: Catalogue) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._telemetry = BacktestTelemetry(runtime.metrics)
+        self._store = PostgresJobStore(runtime.database)
+        self._hub = WatchHub(self._store)
+        self._executor = LocalExecutor(self._store, self, workers=settings.workers)
+        self._dispatcher = Dispatcher(self._store, self._executor, limit=settings.max_running, on_rescued=self._rescued)
+        self._listener = Listener(runtime.database.url, WAKE_CHANNEL, self._woken)
+        self._upkeep = Upkeep(
+            self._store,
+            delete_result=partial(_delete_result, client),
+            sample=self._telemetry.sample,
+            keep_s=settings.backtest_retention_s,
+        )
+        submitter = Submitter(
+            store=self._store,
+            strategies=catalogue,
+            find_series=partial(_find_series, client),
+            max_queued=settings.max_queued,
+        )
+        self._servicer = BacktestServicer(
+            Parts(
+                store=self._store,
+                submitter=submitter,
+                hub=self._hub,
+                catalogue=catalogue,
+                executor=self._executor,
+                shutdown=runtime.shutdown,
+                heartbeat_s=settings.watch_heartbeat_s,
+                work_arrived=self._dispatcher.wake,
+            )
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        backtest_service_pb2_grpc.add_BacktestServiceServicer_to_server(self._servicer, server)
+
+    async def ready(self) -> bool:
+        """Tell whether a worker is warm: no backtest pays for a compiler."""
+        return self._executor.ready or self._settings.workers == 0
+
+    async def run(self) -> None:
+        """Dispatch, rescue, listen and tidy up until cancelled."""
+        await self._runtime.migrated.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._executor.start())
+            group.create_task(self._dispatcher.run())
+            group.create_task(self._listener.run())
+            group.create_task(self._upkeep.run())
+            group.create_task(self._stop_executor())
+
+    async def close(self) -> None:
+        """Stop what reads."""
+        await self._hub.close()
+
+    async def _stop_executor(self) -> None:
+        await self._runtime.shutdown.wait()
+        await self._executor.stop(self._settings.shutdown.drain_seconds)
+
+    async def stop_workers(self) -> None:
+        """End every worker that is still there."""
+        await self._executor.stop(0.0)
+
+    def event_stored(self, key: JobKey) -> None:
+        """Wake the watchers of a backtest without waiting for the notification."""
+        self._hub.wake(key.backtest_id)
+
+    def finished(self, finished: Finished) -> None:
+        """Count a terminal state that a worker of ours committed."""
+        self._telemetry.finished(finished.state, finished.timings_s)
+
+    def slot_freed(self) -> None:
+        """Look for the next backtest."""
+        self._dispatcher.wake()
+
+    def _rescued(self, rescued: Rescued) -> None:
+        self._telemetry.rescued()
+        if rescued.state.terminal:
+            self._telemetry.finished(rescued.state, {})
+        self._hub.wake(rescued.key.backtest_id)
+
+    def _woken(self, payload: str | None) -> None:
+        match payload:
+            case "queue":
+                self._dispatcher.wake()
+            case "cancel":
+                self._executor.cancel_soon()
+            case None:
+                self._hub.wake(None)
+                self._dispatcher.wake()
+                self._executor.cancel_soon()
+            case backtest_id:
+                self._hub.wake(backtest_id)
+
+
+@asynccontextmanager
+async def build_app(settings: BacktestSettings, runtime: Runtime) -> AsyncIterator[BacktestApp]:
+    """Open the service without touching the database."""
+    catalogue = Catalogue(StrategyRegistry())
+    for name, problem in catalogue.broken.items():
+        runtime.logger.warning("plug_in_left_out", plug_in=name, problem=problem)
+    interceptors = [TraceCarrier()]
+    with Client(data=settings.data_target, results=settings.results_target, interceptors=interceptors) as client:
+        app = BacktestApp(settings, runtime, client, catalogue)
+        running = asyncio.create_task(app.run())
+        try:
+            yield app
+        finally:
+            await app.stop_workers()
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            await app.close()
+
+
+def _find_series(client: Client, key: SeriesKey) -> SeriesSpan:
+    summary = client.get_series(key)
+    return SeriesSpan(summary.first_open_time_ms, summary.last_open_time_ms)
+
+
+def _delete_result(client: Client, key: JobKey, fence: int) -> bool:
+    """Delete what attempts may have saved; False when the results service is away."""
+    try:
+        client.delete_result(key.backtest_id, tombstone_fence=fence, tenant=key.tenant)
+    except KlinecastError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What delivers a backtest to a worker."""

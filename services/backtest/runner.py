@@ -1,0 +1,212 @@
+"""Runs one backtest: load, signals, simulate, statistics, save. Knows no gRPC and no database."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from klinecast.backtest_config import BacktestConfig
+from klinecast.interval import missing_between
+from klinecast.types import FloatColumn, KlineColumns, MarketType, Signals
+from services.backtest.catalogue import Catalogue
+from services.backtest.engine import EngineError, Outcome, Simulation
+from services.backtest.engine.statistics import compute_statistics
+from services.backtest.jobs import Failure, Phase
+
+SLICE = 131_072
+"""Klines simulated between two looks at a cancel: about a millisecond."""
+
+
+class GivenUp(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The backtest was cancelled, or is not this worker's any more."""
+
+
+class RunFailed(Exception):  # noqa: N818 - carries the failure that ends the backtest
+    """The backtest cannot succeed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Klines as they were read."""
+
+    klines: KlineColumns
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come."""
+
+    phase: Phase
+    klines_done: int = 0
+    klines_total: int = 0
+    equity: float | None = None
+    drawdown: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything a finished backtest produced."""
+
+    config: BacktestConfig
+    klines: KlineColumns
+    """Those that were traded."""
+    read: KlineColumns
+    """Those that were read, warm-up included."""
+    outcome: Outcome
+    statistics: Mapping[str, float]
+    revision: int
+    gap_count: int
+    missing_count: int
+    strategy_version: str
+    code_hash: str
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds spent per phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, phase: Phase) -> Iterator[None]:
+        """Add the time of a block to a phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase.value.lower()] = self.seconds.get(phase.value.lower(), 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """The steps of a run; what touches the world comes as callables."""
+
+    catalogue: Catalogue
+    load: Callable[[BacktestConfig], Loaded]
+    """Reads the klines of a config, warm-up before start included; raises RunFailed when there are none."""
+    save: Callable[[Run], None]
+    """Stores a result."""
+    report: Callable[[Progress], None]
+    """Tells progress; raises GivenUp when the backtest was cancelled."""
+
+    def run(self, config: BacktestConfig, timings: Timings) -> Run:
+        """Run a backtest; raise RunFailed with the reason, or GivenUp."""
+        self.report(Progress(Phase.LOAD))
+        with timings.measure(Phase.LOAD):
+            loaded = self.load(config)
+        total = len(loaded.klines)
+        self.report(Progress(Phase.SIGNALS, 0, total))
+        with timings.measure(Phase.SIGNALS):
+            signals = self._signals(config, loaded.klines)
+        klines, signals = _without_warmup(loaded.klines, signals, config.start_ms)
+        with timings.measure(Phase.SIMULATE):
+            outcome = self._simulate(config, klines, signals)
+        with timings.measure(Phase.STATISTICS):
+            statistics = compute_statistics(
+                outcome, klines, interval=config.series.interval.value, convention=config.statistics
+            )
+        run = self._describe(config, loaded, klines, outcome, statistics)
+        self.report(Progress(Phase.SAVE, len(klines), len(klines)))
+        with timings.measure(Phase.SAVE):
+            self.save(run)
+        return run
+
+    def _signals(self, config: BacktestConfig, klines: KlineColumns) -> Signals:
+        mode = config.mode or default_mode(config.series.market_type)
+        try:
+            return self.catalogue.compute_signals(config.strategy, config.params, klines, mode)
+        except EngineError as error:
+            raise RunFailed(_engine_failure(error, config.strategy)) from None
+        except MemoryError:
+            raise RunFailed(Failure("RESOURCE", f"strategy {config.strategy} ran out of memory")) from None
+        except Exception as error:
+            message = f"strategy {config.strategy} raised {type(error).__name__}: {error}"
+            raise RunFailed(Failure("STRATEGY_FAILED", message[:500], detail=_author_traceback(error))) from None
+
+    def _simulate(self, config: BacktestConfig, klines: KlineColumns, signals: Signals) -> Outcome:
+        try:
+            simulation = Simulation(klines, signals, config.execution, config.initial_cash)
+            for stop in [*range(SLICE, len(klines), SLICE), len(klines)]:
+                simulation.advance(stop)
+                self.report(_simulated(stop, klines, simulation.equity))
+            return simulation.finish()
+        except EngineError as error:
+            raise RunFailed(_engine_failure(error, config.strategy)) from None
+
+    def _describe(
+        self,
+        config: BacktestConfig,
+        loaded: Loaded,
+        klines: KlineColumns,
+        outcome: Outcome,
+        statistics: Mapping[str, float],
+    ) -> Run:
+        times = loaded.klines.open_time_ms
+        missing = missing_between(times[:-1], times[1:], config.series.interval)
+        return Run(
+            config=config,
+            klines=klines,
+            read=loaded.klines,
+            outcome=outcome,
+            statistics=statistics,
+            revision=loaded.revision,
+            gap_count=int(np.count_nonzero(missing)),
+            missing_count=int(missing.sum()),
+            strategy_version=self.catalogue.version(config.strategy),
+            code_hash=self.catalogue.code_hash(config.strategy),
+        )
+
+
+def _simulated(done: int, klines: KlineColumns, equity: FloatColumn) -> Progress:
+    now, peak = float(equity[-1]), float(equity.max())
+    return Progress(Phase.SIMULATE, done, len(klines), now, now / peak - 1 if peak > 0 else None)
+
+
+def default_mode(market_type: MarketType) -> str:
+    """Return the mode of a config that names none: long_only on spot, long_short on perpetuals."""
+    return "long_only" if market_type is MarketType.SPOT else "long_short"
+
+
+def _without_warmup(klines: KlineColumns, signals: Signals, start_ms: int) -> tuple[KlineColumns, Signals]:
+    first = int(np.searchsorted(klines.open_time_ms, start_ms))
+    if first == 0:
+        return klines, signals
+    columns = {one.name: getattr(signals, one.name) for one in dataclasses.fields(signals)}
+    kept = {name: None if column is None else column[first:] for name, column in columns.items()}
+    return klines.slice(first), Signals(**kept)
+
+
+def _engine_failure(error: EngineError, strategy: str) -> Failure:
+    reason = str(error.reason)
+    known = (
+        reason
+        if reason in _REASONS
+        else "UNSUPPORTED_EXECUTION"
+        if reason.startswith("UNSUPPORTED")
+        else "INVALID_SIGNALS"
+    )
+    return Failure(known, f"strategy {strategy}: {error}", error.kline_index)
+
+
+_REASONS = frozenset({"INVALID_SIGNALS", "INVALID_EXPOSURE", "INVALID_KLINES", "UNSUPPORTED_MARKET_TYPE"})
+
+
+def _author_traceback(error: Exception) -> str:
+    """Format a traceback for the author of the strategy: frames below the registry, file names without folders."""
+    frames = [
+        f'  File "{Path(frame.filename).name}", line {frame.lineno}, in {frame.name}\n    {frame.line}'
+        for frame in traceback.extract_tb(error.__traceback__)[2:]
+    ]
+    return "\n".join([*frames, f"{type(error).__name__}: {error}"])[:8_000]

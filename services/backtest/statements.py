@@ -1,0 +1,198 @@
+"""The SQL of the life of a backtest, one statement per transition, so that each is atomic and one round trip.
+
+Shared by the service (SQLAlchemy, asynchronous) and the worker (psycopg, synchronous); parameters are psycopg's %(name)s.
+A transition moves the row, numbers and stores its event, and wakes the watchers, or does nothing at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from services.backtest.jobs import LEASE_S, MAX_ATTEMPTS, REDELIVER_S, WAKE_CHANNEL, Failure
+
+_ROW = "tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s"
+_HELD = f"{_ROW} AND fence = %(fence)s AND state = 'RUNNING'"
+
+
+def _transition(update: str, body: str, returning: str, extra: str = "") -> str:
+    """Compose: update a row, store its event with the next number, notify its watchers."""
+    return f"""
+WITH moved AS (
+  {update}
+  RETURNING *
+), event AS (
+  INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
+  SELECT tenant_id, backtest_id, last_sequence, clock_timestamp(), state, attempt, {body} FROM moved
+){extra}
+SELECT {returning}, pg_notify('{WAKE_CHANNEL}', backtest_id::text) FROM moved
+"""
+
+
+JOB_COLUMNS = """tenant_id, backtest_id::text AS backtest_id, config, request_id, state, attempt, fence, cancel_requested, create_time,
+start_time, end_time, last_sequence, progress, timings_s, result_id::text AS result_id, reused, failure"""
+
+_UNWANTED = """, unwanted AS (
+  INSERT INTO backtest.unwanted_results (tenant_id, backtest_id, fence, create_time)
+  SELECT tenant_id, backtest_id, fence, clock_timestamp() FROM moved WHERE attempt > 0 AND state IN ('FAILED', 'CANCELLED')
+  ON CONFLICT (tenant_id, backtest_id) DO UPDATE SET fence = EXCLUDED.fence
+)"""
+
+_TERMINAL_BODY = "jsonb_strip_nulls(jsonb_build_object('failure', failure, 'timings_s', timings_s)) || progress"
+
+CREATE = f"""
+WITH queue AS (
+  SELECT count(*) AS ahead FROM backtest.backtests WHERE state = 'QUEUED' AND priority >= %(priority)s
+), made AS (
+  INSERT INTO backtest.backtests (tenant_id, backtest_id, request_id, request_hash, config, strategy, priority, deadline_s,
+                                  traceparent, state, create_time, last_sequence)
+  VALUES (%(tenant)s, %(backtest_id)s, %(request_id)s, %(request_hash)s, %(config)s, %(strategy)s, %(priority)s, %(deadline_s)s,
+          %(traceparent)s, 'QUEUED', clock_timestamp(), 1)
+  ON CONFLICT (tenant_id, request_id) DO NOTHING
+  RETURNING *
+), event AS (
+  INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
+  SELECT tenant_id, backtest_id, 1, create_time, state, 0, jsonb_build_object('queue_position', ahead) FROM made, queue
+)
+SELECT {JOB_COLUMNS}, request_hash, pg_notify('{WAKE_CHANNEL}', 'queue') FROM made
+"""
+
+CANCEL_QUEUED = _transition(
+    f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), last_sequence = last_sequence + 1
+  WHERE {_ROW} AND state = 'QUEUED'""",
+    _TERMINAL_BODY,
+    "state",
+    _UNWANTED,
+)
+
+ASK_CANCEL = f"""
+UPDATE backtest.backtests SET cancel_requested = true WHERE {_ROW} AND state = 'RUNNING' AND NOT cancel_requested
+RETURNING pg_notify('{WAKE_CHANNEL}', 'cancel')
+"""
+
+DISPATCH = f"""
+WITH busy AS (
+  SELECT count(*) AS n FROM backtest.backtests
+  WHERE state = 'RUNNING' OR (state = 'QUEUED' AND delivered_until > clock_timestamp())
+), chosen AS (
+  SELECT tenant_id, backtest_id FROM backtest.backtests
+  WHERE state = 'QUEUED' AND (delivered_until IS NULL OR delivered_until <= clock_timestamp())
+  ORDER BY priority DESC, create_time
+  LIMIT least(%(slots)s, greatest(0, %(limit)s - (SELECT n FROM busy)))
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE backtest.backtests AS job SET delivered_until = clock_timestamp() + interval '{REDELIVER_S} s'
+FROM chosen WHERE job.tenant_id = chosen.tenant_id AND job.backtest_id = chosen.backtest_id AND job.state = 'QUEUED'
+RETURNING job.tenant_id, job.backtest_id::text AS backtest_id, job.deadline_s, job.priority, job.create_time
+"""
+
+CLAIM = _transition(
+    f"""UPDATE backtest.backtests SET state = 'RUNNING', attempt = attempt + 1, fence = fence + 1, delivered_until = NULL,
+    lease_until = clock_timestamp() + interval '{LEASE_S} s', start_time = clock_timestamp(),
+    first_start_time = coalesce(first_start_time, clock_timestamp()), last_sequence = last_sequence + 1, progress = '{{}}'
+  WHERE {_ROW} AND state = 'QUEUED' AND delivered_until IS NOT NULL""",
+    "'{}'::jsonb",
+    """config, fence, attempt, traceparent, extract(epoch FROM start_time - create_time)::float8 AS queued_s,
+       greatest(0, deadline_s - extract(epoch FROM clock_timestamp() - first_start_time))::float8 AS left_s""",
+)
+
+PROGRESS = _transition(
+    f"""UPDATE backtest.backtests SET progress = %(progress)s::jsonb, last_sequence = last_sequence + 1
+  WHERE {_HELD}""",
+    "progress",
+    "cancel_requested",
+)
+
+SUCCEED = _transition(
+    f"""UPDATE backtest.backtests SET state = 'SUCCEEDED', end_time = clock_timestamp(), lease_until = NULL, progress = %(progress)s::jsonb,
+    timings_s = %(timings_s)s::jsonb, result_id = %(result_id)s, last_sequence = last_sequence + 1
+  WHERE {_HELD}""",
+    "jsonb_build_object('timings_s', timings_s, 'result_id', result_id, 'reused', reused) || progress",
+    "state",
+)
+
+FAIL = _transition(
+    f"""UPDATE backtest.backtests SET state = 'FAILED', end_time = clock_timestamp(), lease_until = NULL,
+    failure = %(failure)s::jsonb, timings_s = %(timings_s)s::jsonb, last_sequence = last_sequence + 1
+  WHERE {_HELD}""",
+    _TERMINAL_BODY,
+    "state",
+    _UNWANTED,
+)
+
+FINISH_CANCELLED = _transition(
+    f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), lease_until = NULL,
+    last_sequence = last_sequence + 1
+  WHERE {_HELD} AND cancel_requested""",
+    _TERMINAL_BODY,
+    "state",
+    _UNWANTED,
+)
+
+_BACK_TO_QUEUE = f"""UPDATE backtest.backtests SET deaths = deaths + 1, last_sequence = last_sequence + 1, lease_until = NULL, progress = '{{}}',
+    state = CASE WHEN cancel_requested THEN 'CANCELLED' WHEN deaths + 1 >= {MAX_ATTEMPTS} THEN 'FAILED' ELSE 'QUEUED' END,
+    end_time = CASE WHEN cancel_requested OR deaths + 1 >= {MAX_ATTEMPTS} THEN clock_timestamp() END,
+    failure = CASE WHEN NOT cancel_requested AND deaths + 1 >= {MAX_ATTEMPTS} THEN jsonb_build_object('reason', 'ATTEMPTS_EXHAUSTED',
+      'message', 'the worker died on every one of ' || (deaths + 1) || ' attempts') END"""
+
+RELEASE = _transition(f"{_BACK_TO_QUEUE} WHERE {_HELD}", _TERMINAL_BODY, "state", _UNWANTED)
+
+HAND_BACK = _transition(
+    f"""UPDATE backtest.backtests SET state = 'QUEUED', lease_until = NULL, progress = '{{}}', last_sequence = last_sequence + 1
+  WHERE {_HELD}""",
+    "'{}'::jsonb",
+    "state",
+)
+
+RESCUE = _transition(
+    f"""{_BACK_TO_QUEUE} WHERE state = 'RUNNING' AND lease_until < clock_timestamp()
+    AND pg_postmaster_start_time() < clock_timestamp() - interval '{LEASE_S} s'""",
+    _TERMINAL_BODY,
+    "tenant_id, backtest_id::text AS backtest_id, state",
+    _UNWANTED,
+)
+
+RENEW = f"""
+UPDATE backtest.backtests AS job SET lease_until = clock_timestamp() + interval '{LEASE_S} s'
+FROM unnest(%(tenants)s::text[], %(ids)s::uuid[], %(fences)s::bigint[]) AS held (tenant_id, backtest_id, fence)
+WHERE job.tenant_id = held.tenant_id AND job.backtest_id = held.backtest_id AND job.fence = held.fence AND job.state = 'RUNNING'
+RETURNING job.tenant_id, job.backtest_id::text AS backtest_id, job.cancel_requested
+"""
+
+EVENTS = """
+SELECT sequence, event_time, state, attempt, body FROM backtest.events
+WHERE tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s AND sequence > %(after)s ORDER BY sequence LIMIT %(limit)s
+"""
+
+BY_REQUEST_ID = f"""
+SELECT {JOB_COLUMNS}, request_hash FROM backtest.backtests WHERE tenant_id = %(tenant)s AND request_id = %(request_id)s
+"""
+
+GET = f"SELECT {JOB_COLUMNS} FROM backtest.backtests WHERE {_ROW}"
+
+LIST = f"""
+SELECT {JOB_COLUMNS} FROM backtest.backtests
+WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR backtest_id < %(after)s::uuid)
+  AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s::text[])) AND (%(strategy)s::text IS NULL OR strategy = %(strategy)s::text)
+ORDER BY backtest_id DESC LIMIT %(limit)s
+"""
+
+COUNTS = "SELECT state, count(*) AS n FROM backtest.backtests WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state"
+
+UNWANTED = """
+SELECT tenant_id, backtest_id::text AS backtest_id, fence FROM backtest.unwanted_results ORDER BY create_time LIMIT %(limit)s
+"""
+
+FORGET_UNWANTED = f"DELETE FROM backtest.unwanted_results WHERE {_ROW}"
+
+SWEEP = """
+DELETE FROM backtest.backtests AS job USING (
+  SELECT tenant_id, backtest_id FROM backtest.backtests
+  WHERE end_time < clock_timestamp() - make_interval(secs => %(keep_s)s) ORDER BY end_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS old WHERE job.tenant_id = old.tenant_id AND job.backtest_id = old.backtest_id RETURNING 1
+"""
+
+
+def failure_json(failure: Failure) -> str:
+    """Return a failure as the JSON that is stored, without NUL, which Postgres cannot hold."""
+    return json.dumps(dataclasses.asdict(failure)).replace("\\u0000", "")

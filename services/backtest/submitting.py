@@ -1,0 +1,117 @@
+"""Checks a request before it is queued: everything that can be known to be wrong is said at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from klinecast.backtest_config import BacktestConfig, ParamValue
+from klinecast.convert.violations import Violations
+from klinecast.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    QuotaViolation,
+    ResourceExhausted,
+)
+from klinecast.series import SeriesKey
+from klinecast.types import MarketType
+from services.backtest.jobs import Job, JobKey, JobStore, NewJob, State
+from services.backtest.strategies import InvalidParams, UnknownStrategy
+from services.runtime.ids import new_id
+
+_REQUEST_ID_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSpan:
+    """What the data service holds of a series, epoch milliseconds; None when it holds no klines."""
+
+    first_open_time_ms: int | None
+    last_open_time_ms: int | None
+
+
+class Strategies(Protocol):
+    """What a request is checked against."""
+
+    def check(self, name: str, params: Mapping[str, ParamValue]) -> None:
+        """Raise UnknownStrategy or InvalidParams."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitter:
+    """Checks and stores requests."""
+
+    store: JobStore
+    strategies: Strategies
+    find_series: Callable[[SeriesKey], SeriesSpan]
+    """Asks the data service; raises NotFound or Unavailable. Blocks."""
+    max_queued: int
+
+    async def submit(
+        self,
+        tenant: str,
+        request_id: str,
+        config: BacktestConfig | None,
+        wire: bytes,
+        found: Violations,
+        traceparent: str,
+    ) -> Job:
+        """Check a request and queue it; the same request_id gives the same backtest."""
+        found.check(
+            len(request_id) <= _REQUEST_ID_CHARACTERS and request_id.isprintable(),
+            "request_id",
+            f"must be up to {_REQUEST_ID_CHARACTERS} printable characters",
+        )
+        if config is not None:
+            self._check_strategy(config, found)
+        found.raise_if_any()
+        if config is None:
+            raise InvalidArgument.of(FieldViolation("config", "is required"))
+        await self._check_range(config)
+        await self._check_queue()
+        job = NewJob(
+            key=JobKey(tenant, new_id()),
+            config=wire,
+            request_id=request_id or None,
+            request_hash=hashlib.sha256(wire).digest(),
+            strategy=config.strategy,
+            priority=config.priority,
+            deadline_s=config.deadline_s,
+            traceparent=traceparent,
+        )
+        created = await self.store.create(job)
+        if created.request_hash != job.request_hash:
+            raise AlreadyExists(f"request_id {request_id} was used for another request")
+        return created.job
+
+    def _check_strategy(self, config: BacktestConfig, found: Violations) -> None:
+        try:
+            self.strategies.check(config.strategy, config.params)
+        except UnknownStrategy as error:
+            violation = FieldViolation("config.strategy", str(error))
+            raise InvalidArgument.of(violation, *found.found, reason="UNKNOWN_STRATEGY") from None
+        except InvalidParams as error:
+            for field, description in error.violations:
+                found.add(f"config.params.{field}" if field else "config.params", description)
+        if config.series.market_type is MarketType.INVERSE_PERPETUAL:
+            found.add("config.series[0].market_type", "INVERSE_PERPETUAL cannot be backtested")
+
+    async def _check_range(self, config: BacktestConfig) -> None:
+        span = await asyncio.to_thread(self.find_series, config.series)
+        first, last = span.first_open_time_ms, span.last_open_time_ms
+        if first is None or last is None or config.end_ms <= first or config.start_ms > last:
+            raise FailedPrecondition(f"{config.series} holds no klines in the range", reason="NO_KLINES_IN_RANGE")
+
+    async def _check_queue(self) -> None:
+        queued = (await self.store.counts())[State.QUEUED]
+        if queued >= self.max_queued:
+            raise ResourceExhausted(
+                "the queue is full",
+                quota=[QuotaViolation("service", f"at most {self.max_queued} backtests wait at once")],
+                retry_after_s=5.0,
+            )

@@ -1,0 +1,116 @@
+"""The few writes of a worker, each under its fence, over one synchronous connection that heals itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from services.backtest import statements
+from services.backtest.jobs import Failure, JobKey
+
+_RETRY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A backtest this worker holds."""
+
+    key: JobKey
+    config: bytes
+    fence: int
+    attempt: int
+    traceparent: str
+    queued_s: float
+    left_s: float
+
+
+class WorkerStore:
+    """Claims a backtest and writes its events and its end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.replace("postgresql+psycopg://", "postgresql://")
+        self._connection: psycopg.Connection[DictRow] | None = None
+
+    def connect(self) -> None:
+        """Connect now, so that the first backtest need not."""
+        self._execute("SELECT 1", {})
+
+    def claim(self, key: JobKey) -> Claim | None:
+        """Claim a delivered backtest; None when it is not to be had."""
+        row = self._execute(statements.CLAIM, _key(key))
+        if row is None:
+            return None
+        return Claim(
+            key, bytes(row["config"]), row["fence"], row["attempt"], row["traceparent"], row["queued_s"], row["left_s"]
+        )
+
+    def progress(self, claim: Claim, body: Mapping[str, object]) -> bool | None:
+        """Store a progress event; return whether a cancel was asked for, None when the fence is stale."""
+        row = self._execute(statements.PROGRESS, {**_held(claim), "progress": json.dumps(body)})
+        return None if row is None else row["cancel_requested"]
+
+    def succeed(
+        self, claim: Claim, result_id: str, progress: Mapping[str, object], timings_s: Mapping[str, float]
+    ) -> bool:
+        """End the backtest SUCCEEDED; False when the fence is stale."""
+        return self._finish(
+            statements.SUCCEED,
+            {
+                **_held(claim),
+                "result_id": result_id,
+                "progress": json.dumps(progress),
+                "timings_s": json.dumps(timings_s),
+            },
+        )
+
+    def fail(self, claim: Claim, failure: Failure, timings_s: Mapping[str, float]) -> bool:
+        """End the backtest FAILED; False when the fence is stale."""
+        return self._finish(
+            statements.FAIL,
+            {**_held(claim), "failure": statements.failure_json(failure), "timings_s": json.dumps(timings_s)},
+        )
+
+    def cancelled(self, claim: Claim) -> bool:
+        """End the backtest CANCELLED; False when the fence is stale."""
+        return self._finish(statements.FINISH_CANCELLED, _held(claim))
+
+    def hand_back(self, claim: Claim) -> bool:
+        """Requeue the backtest: another attempt may do better; False when the fence is stale."""
+        return self._finish(statements.RELEASE, _held(claim))
+
+    def _finish(self, statement: str, parameters: Mapping[str, object]) -> bool:
+        """Write an end, trying again while the database is away: a repeated write is refused, so at most one counts."""
+        while True:
+            try:
+                return self._execute(statement, parameters) is not None
+            except psycopg.OperationalError:
+                time.sleep(_RETRY_S)
+
+    def _execute(self, statement: str, parameters: Mapping[str, object]) -> DictRow | None:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(
+                    self._url,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    connect_timeout=2,
+                    application_name="klinecast-worker",
+                )
+            return self._connection.execute(statement, parameters, prepare=True).fetchone()
+        except psycopg.OperationalError:
+            if self._connection is not None:
+                self._connection.close()
+            raise
+
+
+def _key(key: JobKey) -> dict[str, object]:
+    return {"tenant": key.tenant, "backtest_id": key.backtest_id}
+
+
+def _held(claim: Claim) -> dict[str, object]:
+    return {**_key(claim.key), "fence": claim.fence}

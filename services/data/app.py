@@ -1,0 +1,54 @@
+"""The composition root of the data service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc.aio
+
+from klinecast.api.data.v1 import data_service_pb2, data_service_pb2_grpc
+from services.data.cache import BlockCache
+from services.data.servicer import DataServicer, Parts
+from services.data.settings import DataSettings
+from services.data.store import DataStore
+from services.data.stream import KlineStreams
+from services.data.telemetry import DataTelemetry
+from services.runtime.app import Runtime
+from services.runtime.migrations import Migrations
+
+MIGRATIONS = Migrations("data", Path(__file__).parent / "migrations")
+
+
+class DataApp:
+    """The service, built."""
+
+    service_names = (data_service_pb2.DESCRIPTOR.services_by_name["DataService"].full_name,)
+
+    def __init__(self, settings: DataSettings, runtime: Runtime) -> None:
+        store = DataStore(runtime.database)
+        telemetry = DataTelemetry(runtime.metrics)
+        self._servicer = DataServicer(
+            Parts(
+                catalog=store,
+                writer=store,
+                streams=KlineStreams(store, BlockCache(settings.cache_bytes), telemetry),
+                telemetry=telemetry,
+                check_running=runtime.check_running,
+            )
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        data_service_pb2_grpc.add_DataServiceServicer_to_server(self._servicer, server)
+
+    async def ready(self) -> bool:
+        """Tell that nothing but the database is waited for."""
+        return True
+
+
+@asynccontextmanager
+async def build_app(settings: DataSettings, runtime: Runtime) -> AsyncIterator[DataApp]:
+    """Open the service without touching the database."""
+    yield DataApp(settings, runtime)

@@ -1,0 +1,1 @@
+"""The results service: keeps results by policy, gone by policy."""

@@ -1,0 +1,68 @@
+"""The composition root of the results service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import grpc.aio
+
+from klinecast.api.results.v1 import results_service_pb2, results_service_pb2_grpc
+from services.results.cache import PayloadCache
+from services.results.keeping import Sweeper
+from services.results.servicer import ResultsServicer
+from services.results.settings import ResultsSettings
+from services.results.store import PostgresResultStore
+from services.results.telemetry import ResultsTelemetry
+from services.runtime.app import Runtime
+from services.runtime.migrations import Migrations
+
+MIGRATIONS = Migrations("results", Path(__file__).parent / "migrations")
+
+
+class ResultsApp:
+    """The service, built."""
+
+    service_names = (results_service_pb2.DESCRIPTOR.services_by_name["ResultsService"].full_name,)
+
+    def __init__(self, settings: ResultsSettings, runtime: Runtime) -> None:
+        store = PostgresResultStore(runtime.database)
+        cache = PayloadCache(settings.result_cache_bytes, settings.result_cache_ttl_s)
+        telemetry = ResultsTelemetry(runtime.metrics, cache)
+        self._migrated = runtime.migrated
+        self._sweeper = Sweeper(store, every_s=settings.sweep_every_s, on_swept=telemetry.swept)
+        self._servicer = ResultsServicer(
+            store,
+            cache,
+            default_ttl_s=settings.result_default_ttl_s,
+            on_saved=telemetry.saved,
+            check_running=runtime.check_running,
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        results_service_pb2_grpc.add_ResultsServiceServicer_to_server(self._servicer, server)
+
+    async def ready(self) -> bool:
+        """It is ready when its database is."""
+        return True
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        await self._migrated.wait()
+        await self._sweeper.run()
+
+
+@asynccontextmanager
+async def build_app(settings: ResultsSettings, runtime: Runtime) -> AsyncIterator[ResultsApp]:
+    """Open the service without touching the database."""
+    app = ResultsApp(settings, runtime)
+    sweeping = asyncio.create_task(app.run())
+    try:
+        yield app
+    finally:
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping

@@ -1,0 +1,71 @@
+"""Payloads of results that are read often, within a budget of bytes and time.
+
+It holds immutable chunks only and knows neither tenants nor expiry: every read asks the database for the header first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from services.results.saving import Chunk
+
+_Key = tuple[str, str]
+
+
+class PayloadCache:
+    """Least recently used chunks leave first."""
+
+    def __init__(self, budget_bytes: int, ttl_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._budget = budget_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._chunks: OrderedDict[_Key, tuple[float, dict[int, Chunk]]] = OrderedDict()
+        self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all payloads held; never above the budget."""
+        return self._bytes
+
+    def get(self, save_id: str, kind: str, row: int) -> Chunk | None:
+        """Return the chunk that holds a row, if it is here."""
+        self._expire()
+        entry = self._chunks.get((save_id, kind))
+        chunks = entry[1].values() if entry is not None else ()
+        chunk = next((one for one in chunks if one.first_row <= row < one.first_row + one.row_count), None)
+        if chunk is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._touch((save_id, kind))
+        return chunk
+
+    def put(self, save_id: str, chunk: Chunk) -> None:
+        """Keep a chunk, making room for it; one beyond the budget is not kept."""
+        if len(chunk.payload) > self._budget:
+            return
+        key = (save_id, chunk.kind)
+        _, held = self._chunks.setdefault(key, (0.0, {}))
+        if chunk.first_row not in held:
+            held[chunk.first_row] = chunk
+            self._bytes += len(chunk.payload)
+        self._touch(key)
+        while self._bytes > self._budget:
+            self._drop(next(iter(self._chunks)))
+
+    def _touch(self, key: _Key) -> None:
+        self._chunks[key] = (self._clock() + self._ttl_s, self._chunks[key][1])
+        self._chunks.move_to_end(key)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._chunks and next(iter(self._chunks.values()))[0] <= now:
+            self._drop(next(iter(self._chunks)))
+
+    def _drop(self, key: _Key) -> None:
+        _, chunks = self._chunks.pop(key)
+        self._bytes -= sum(len(chunk.payload) for chunk in chunks.values())

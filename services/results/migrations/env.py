@@ -1,0 +1,5 @@
+"""Runs the migrations of the schema `results`."""
+
+from services.runtime.migrations import run_env
+
+run_env()

@@ -1,0 +1,1 @@
+"""What every server shares; knows no service."""

@@ -1,0 +1,128 @@
+"""Puts a list of arounds on a handler of any of the four call shapes; knows none of them.
+
+Requests are parsed and unary responses written here, inside the arounds, so that malformed bytes meet the same table
+of errors as everything else. Streams become coroutines that write: their generators are always
+closed, in their own task.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from klinecast.errors import FieldViolation, InvalidArgument, KlinecastError
+from services.runtime.errors import build_status
+from services.runtime.interceptors.call import Around, Call, Method, metadata_of, method_of
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Behaviour: TypeAlias = "Callable[[Any, Context], Any]"
+_UNKNOWN_METHOD = build_status(grpc.StatusCode.UNIMPLEMENTED, KlinecastError("no such method", reason="UNKNOWN_METHOD"))
+
+
+class ChainInterceptor(grpc.aio.ServerInterceptor):
+    """The only interceptor of a server; `arounds` are entered first to last."""
+
+    def __init__(self, arounds: Sequence[Around]) -> None:
+        self._arounds = tuple(arounds)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Find the handler and wrap it."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return _unknown_method_handler()
+        return wrap_handler(handler, handler_call_details, self._arounds)
+
+
+def wrap_handler(handler: Handler, details: grpc.HandlerCallDetails, arounds: Sequence[Around]) -> Handler:
+    """Return a handler of the same shape that runs the given one inside the arounds."""
+    method = method_of(
+        details.method, request_streaming=handler.request_streaming, response_streaming=handler.response_streaming
+    )
+    metadata = metadata_of(details.invocation_metadata)
+    respond = _stream_responder(handler) if handler.response_streaming else _unary_responder(handler)
+
+    async def behaviour(raw_request: Any, context: Context) -> Any:
+        call = Call(method, context, metadata)
+        async with AsyncExitStack() as stack:
+            for around in arounds:
+                await stack.enter_async_context(around(call))
+            return await respond(_parsed(handler, raw_request), context)
+
+    return _method_handler(handler, method, behaviour)
+
+
+def _unary_responder(handler: Handler) -> Callable[[Any, Context], Awaitable[Any]]:
+    behaviour, serialize = _behaviour(handler), handler.response_serializer
+
+    async def respond(request: Any, context: Context) -> Any:
+        response = await behaviour(request, context)
+        return serialize(response) if serialize else response
+
+    return respond
+
+
+def _stream_responder(handler: Handler) -> Callable[[Any, Context], Awaitable[None]]:
+    behaviour = _behaviour(handler)
+    if not inspect.isasyncgenfunction(behaviour):
+        return behaviour
+
+    async def respond(request: Any, context: Context) -> None:
+        async with aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return respond
+
+
+def _behaviour(handler: Handler) -> Behaviour:
+    behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    return behaviour  # type: ignore[no-any-return]
+
+
+def _parsed(handler: Handler, raw_request: Any) -> Any:
+    if handler.request_streaming:
+        return _parsed_stream(handler, raw_request)
+    return _parse(handler, raw_request)
+
+
+async def _parsed_stream(handler: Handler, raw_requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for raw_request in raw_requests:
+        yield _parse(handler, raw_request)
+
+
+def _parse(handler: Handler, raw_request: Any) -> Any:
+    if handler.request_deserializer is None:
+        return raw_request
+    try:
+        return handler.request_deserializer(raw_request)
+    except Exception:
+        violation = FieldViolation("request", "the bytes are not this message")
+        raise InvalidArgument.of(violation, reason="MALFORMED_REQUEST") from None
+
+
+def _method_handler(handler: Handler, method: Method, behaviour: Behaviour) -> Handler:
+    if method.type == "server_stream":
+        return grpc.unary_stream_rpc_method_handler(behaviour, None, handler.response_serializer)
+    if method.type == "bidi_stream":
+        return grpc.stream_stream_rpc_method_handler(behaviour, None, handler.response_serializer)
+    if method.type == "client_stream":
+        return grpc.stream_unary_rpc_method_handler(behaviour, None, None)
+    return grpc.unary_unary_rpc_method_handler(behaviour, None, None)
+
+
+def _unknown_method_handler() -> Handler:
+    async def refuse(requests: Any, context: Context) -> None:
+        await context.abort(_UNKNOWN_METHOD.code, _UNKNOWN_METHOD.message, _UNKNOWN_METHOD.trailing_metadata)
+
+    # The one shape that answers without waiting for a message, whatever shape the caller thinks it is.
+    return grpc.stream_stream_rpc_method_handler(refuse)

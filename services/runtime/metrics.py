@@ -1,0 +1,81 @@
+"""The process's Prometheus registry, its own memory and CPU, and the page that shows them. Knows no service."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import psutil
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from services.runtime.lifecycle import split_address
+
+
+class ProcessCollector(Collector):
+    """Memory, CPU, threads and open files of this process, on every system psutil knows."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def collect(self) -> Iterator[Metric]:
+        with self._process.oneshot():
+            memory, cpu = self._process.memory_info(), self._process.cpu_times()
+            yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory in bytes.", value=memory.rss)
+            yield GaugeMetricFamily("process_virtual_memory_bytes", "Virtual memory in bytes.", value=memory.vms)
+            yield CounterMetricFamily(
+                "process_cpu_seconds", "User and system CPU time in seconds.", value=cpu.user + cpu.system
+            )
+            yield GaugeMetricFamily(
+                "process_start_time_seconds", "Start of the process since the epoch.", value=self._process.create_time()
+            )
+            yield GaugeMetricFamily("process_threads", "Threads of the process.", value=self._process.num_threads())
+            yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", value=self._process.num_fds())
+
+
+def new_registry() -> CollectorRegistry:
+    """Return a registry of its own with the process's metrics; never the library's global one."""
+    registry = CollectorRegistry()
+    registry.register(ProcessCollector())
+    return registry
+
+
+class _PageServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsServer:
+    """The running Prometheus page."""
+
+    port: int
+    _server: WSGIServer
+    _thread: threading.Thread
+
+    def close(self) -> None:
+        """Stop the page and join its thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def start_metrics_server(registry: CollectorRegistry, listen: str) -> MetricsServer:
+    """Serve the registry at host:port in a thread of its own; port 0 takes a free one."""
+    host, port = split_address(listen)
+    family = type("PageServer", (_PageServer,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
+    server: WSGIServer = make_server(host, port, make_wsgi_app(registry), family, _SilentHandler)
+    # The library's own start_http_server takes half a second to stop.
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="metrics-page", daemon=True)
+    thread.start()
+    return MetricsServer(server.server_port, server, thread)

@@ -1,0 +1,85 @@
+"""What every test may ask for: databases, the shared real data, a seeded random source."""
+
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local.postgres import PostgresServer
+from tests import postgres
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that repeats a session's random choices."""
+    parser.addoption("--seed", type=int, default=random.randrange(2**32), help="seed of the tests' random choices")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to repeat this session's random choices."""
+    return f"random choices: --seed={config.getoption('seed')}"
+
+
+@pytest.fixture(autouse=True)
+def _seeded(seed: int) -> None:
+    """Seed the global source by the test's name: its numbers do not depend on which tests ran before."""
+    random.seed(seed)
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return an integer to seed a generator with; it differs between tests and repeats with the session's seed."""
+    return random.Random(f"{request.config.getoption('seed')}:{request.node.nodeid}").randrange(2**32)
+
+
+@pytest.fixture(scope="session")
+def session_home() -> Iterator[Path]:
+    """Return a directory for the state of embedded servers, removed when the session ends."""
+    with postgres.make_home() as home:
+        yield home
+
+
+@pytest.fixture(scope="session")
+def postgres_server(session_home: Path) -> Iterator[PostgresServer]:
+    """Return the session's Postgres. Never stop it: restartable_postgres is for that."""
+    with postgres.run_server(session_home) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: PostgresServer) -> str:
+    """Return the name of a database in which the migrations of every service have run."""
+    return postgres.build_template(postgres_server)
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
+    """Return the URL of a database of the test's own, all services' tables in it."""
+    with postgres.copy_database(postgres_server, template_database) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Return the URL of a database of the test's own with nothing in it, for tests of migrations."""
+    with postgres.copy_database(postgres_server, "template0") as url:
+        yield url
+
+
+@pytest.fixture
+def restartable_postgres(session_home: Path) -> Iterator[PostgresServer]:
+    """Return a started server of the test's own: stop(), kill() and start() it at will; its URL stays the same."""
+    with postgres.run_server(session_home, name=f"own-{uuid.uuid4().hex[:8]}") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the directory of real klines and oracles beside the checkout."""
+    directory = ROOT.parent / "shared"
+    if not directory.is_dir():
+        pytest.skip(f"the shared real data is not at {directory}")
+    return directory

@@ -1,0 +1,5 @@
+"""A stand-in; see serve.py."""
+
+from tests.integration.local.fake_services.serve import serve
+
+serve()

@@ -1,0 +1,1 @@
+"""Strategies that misbehave on purpose, one file each."""
