@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Column = NDArray[np.float64] | NDArray[np.int64]
 
 _WIRE_DTYPES = {1: np.dtype("<f8"), 16: np.dtype("<i8")}  # FieldDescriptor.TYPE_DOUBLE, TYPE_SFIXED64
+_DTYPES: dict[int, type[np.float64] | type[np.int64]] = {1: np.float64, 16: np.int64}
 _LENGTH_DELIMITED = 2
 
 
@@ -33,7 +34,8 @@ def encode_column(message: Message, name: str, values: Column) -> bytes:
 def read_column(message: Message, name: str) -> Column:
     """Return a packed field as an array of its own (length 0 when the column is absent)."""
     field = message.DESCRIPTOR.fields_by_name[name]
-    return np.asarray(getattr(message, name), dtype=_WIRE_DTYPES[field.type].newbyteorder("="))
+    column: Column = np.asarray(getattr(message, name), dtype=_DTYPES[field.type])
+    return column
 
 
 def read_columns(message: Message) -> dict[str, Column]:

@@ -56,8 +56,8 @@ def missing_between(before_ms: NDArray[np.int64], after_ms: NDArray[np.int64], i
         months = [
             stamps.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64) for stamps in (before_ms, after_ms)
         ]
-        return np.maximum(months[1] - months[0] - 1, 0)
-    return np.maximum((after_ms - before_ms - 1) // interval.span_ms, 0)
+        return np.asarray(np.maximum(months[1] - months[0] - 1, 0), dtype=np.int64)
+    return np.asarray(np.maximum((after_ms - before_ms - 1) // interval.span_ms, 0), dtype=np.int64)
 
 
 def next_open(open_time_ms: int, interval: Interval) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grpc
 
@@ -37,7 +38,7 @@ class BacktestCalls:
         request = pb.RunBacktestRequest(request_id=request_id or f"sdk-{uuid.uuid4()}", config=config_to_proto(config))
         watch = pb.WatchBacktestRequest()
 
-        def from_last() -> Iterator[pb.RunBacktestResponse | pb.WatchBacktestResponse]:
+        def from_last() -> Iterator[Any]:
             if watch.backtest_id:
                 return self._caller.stream(self._watch_stub.WatchBacktest, watch)
             return self._caller.stream(self._watch_stub.RunBacktest, request)
@@ -49,8 +50,10 @@ class BacktestCalls:
         watch = pb.WatchBacktestRequest(backtest_id=backtest_id, after_sequence=after_sequence)
         return self._follow(lambda: self._caller.stream(self._watch_stub.WatchBacktest, watch), watch)
 
-    def _follow(self, from_last: object, watch: pb.WatchBacktestRequest) -> Iterator[BacktestEvent]:
-        for response in self._caller.resuming(from_last):  # type: ignore[arg-type]
+    def _follow(
+        self, from_last: Callable[[], Iterator[Any]], watch: pb.WatchBacktestRequest
+    ) -> Iterator[BacktestEvent]:
+        for response in self._caller.resuming(from_last):
             event = response.event
             watch.backtest_id = event.backtest_id
             if event.heartbeat or event.sequence <= watch.after_sequence:
@@ -63,7 +66,7 @@ class BacktestCalls:
         request = pb.GetBacktestRequest(backtest_id=backtest_id)
         return convert.backtest(self._caller.unary(self._stub.GetBacktest, request).backtest)
 
-    def list(self, states: Sequence[str], strategy: str, limit: int | None) -> Iterator[Backtest]:
+    def list_backtests(self, states: Sequence[str], strategy: str, limit: int | None) -> Iterator[Backtest]:
         """Yield backtests, newest first, page by page."""
         request = pb.ListBacktestsRequest(
             states=[backtest_pb2.BacktestState.Value(f"BACKTEST_STATE_{state}") for state in states],

@@ -1,4 +1,4 @@
-"""How the SDK calls: deadlines, the tenant, retries of unary calls while a service is away, and resumption of streams."""
+"""How the SDK calls: deadlines, the tenant, retries while a service is away, and resumption of streams."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Caller:
                 responses.cancel()
 
     def resuming(self, open_stream: Callable[[], Iterator[_T]]) -> Iterator[_T]:
-        """Yield from streams opened one after another, each where the last was cut, until timeout_s pass without a message.
+        """Yield from streams opened one after another, each where the last was cut, until timeout_s bring no message.
 
         `open_stream` must open where the last message left off.
         """

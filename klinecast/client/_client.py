@@ -127,7 +127,7 @@ class Client:
         self, *, states: Sequence[str] = (), strategy: str = "", limit: int | None = None
     ) -> Iterator[Backtest]:
         """Yield backtests, newest first."""
-        return self._backtest.list(states, strategy, limit)
+        return self._backtest.list_backtests(states, strategy, limit)
 
     def cancel_backtest(self, backtest_id: str) -> Backtest:
         """Cancel a backtest: queued at once, running within a second; return it as it is then."""

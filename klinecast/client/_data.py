@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
@@ -93,7 +94,7 @@ class DataCalls:
                     raise
                 time.sleep(0.05 * (attempt + 1))
         parts = [[batch.columns[name] for batch in batches] for name in _OHLCV]
-        whole = [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
+        whole: list[Any] = [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
         return LoadedKlines(KlineColumns(*whole), batches[0].revision)
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:

@@ -37,8 +37,8 @@ def translated() -> Iterator[None]:
 
 def error_from_rpc(error: grpc.RpcError) -> errors.KlinecastError:
     """Build the exception of a failed call, details included."""
-    code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
-    text: str = error.details() or code.name.lower().replace("_", " ")  # type: ignore[attr-defined]
+    code: grpc.StatusCode = error.code()
+    text: str = error.details() or code.name.lower().replace("_", " ")
     cls = _CLASSES.get(code, errors.Internal)
     reason, metadata = None, {}
     violations: list[errors.FieldViolation] = []

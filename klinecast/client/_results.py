@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import grpc
 import numpy as np
@@ -31,7 +32,7 @@ class ResultCalls:
     def __init__(self, channel: grpc.Channel, caller: Caller) -> None:
         self._stub = ResultsServiceStub(channel)
         self._caller = caller
-        self._streams = {
+        self._streams: dict[str, tuple[Any, Any]] = {
             "trades": (self._stub.StreamTrades, pb.StreamTradesRequest),
             "fills": (self._stub.StreamFills, pb.StreamFillsRequest),
             "equity": (self._stub.StreamEquity, pb.StreamEquityRequest),
@@ -78,13 +79,13 @@ class ResultCalls:
         call, request_type = self._streams[kind]
         request = request_type(result_id=result_id)
 
-        def from_last() -> Iterator[Message]:
+        def from_last() -> Iterator[Any]:
             return self._caller.stream(call, request)
 
         parts = []
         for response in self._caller.resuming(from_last):
             parts.append(columns_from_message(getattr(response, kind)))
-            request.start_row = response.next_row  # type: ignore[attr-defined]
+            request.start_row = response.next_row
         if not parts:
             return columns_from_message(_CHUNKS[kind]())
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

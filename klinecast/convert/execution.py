@@ -6,7 +6,6 @@ import dataclasses
 from enum import StrEnum
 from typing import TypeVar
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from klinecast.api.backtest.v1 import execution_model_pb2
@@ -66,7 +65,7 @@ _Proto = TypeVar("_Proto", bound=Message)
 
 def _to_proto(model: ExecutionModel | StatisticsConvention, proto: _Proto) -> _Proto:
     for one in dataclasses.fields(model):
-        field: FieldDescriptor | None = proto.DESCRIPTOR.fields_by_name.get(one.name)
+        field = proto.DESCRIPTOR.fields_by_name.get(one.name)
         value = getattr(model, one.name)
         if field is None or value is None:
             continue

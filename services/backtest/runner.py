@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -184,7 +185,7 @@ def _without_warmup(klines: KlineColumns, signals: Signals, start_ms: int) -> tu
     if first == 0:
         return klines, signals
     columns = {one.name: getattr(signals, one.name) for one in dataclasses.fields(signals)}
-    kept = {name: None if column is None else column[first:] for name, column in columns.items()}
+    kept: dict[str, Any] = {name: None if column is None else column[first:] for name, column in columns.items()}
     return klines.slice(first), Signals(**kept)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 from opentelemetry import trace
@@ -26,7 +27,7 @@ from services.runtime.errors import shutting_down
 from services.runtime.paging import decode_page_token, encode_page_token
 from services.runtime.tenancy import current_tenant
 
-_Context = grpc.aio.ServicerContext
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,7 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
         last = Event(max(after, 0), job.create_time, job.state, job.attempt, job.progress)
         try:
             while True:
-                step = asyncio.ensure_future(anext(events, None))  # type: ignore[arg-type]
+                step = asyncio.ensure_future(anext(events, None))
                 await asyncio.wait({step, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if not step.done():
                     step.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -68,27 +69,27 @@ def event_to_proto(backtest_id: str, event: Event, *, heartbeat: bool = False) -
     return proto
 
 
-def state_to_proto(state: State) -> backtest_pb2.BacktestState:
+def state_to_proto(state: State) -> backtest_pb2.BacktestState.ValueType:
     """Convert a state."""
     return backtest_pb2.BacktestState.Value(f"BACKTEST_STATE_{state.value}")
 
 
 def state_from_proto(state: int) -> State | None:
     """Convert a state; None for a number that is none."""
-    names = {number: name for name, number in backtest_pb2.BacktestState.items() if number}
+    names = {int(number): name for name, number in backtest_pb2.BacktestState.items() if number}
     return State(names[state].removeprefix("BACKTEST_STATE_")) if state in names else None
 
 
 def strategy_to_proto(info: StrategyInfo) -> strategy_pb2.Strategy:
     """Convert a registered strategy."""
     schema = Struct()
-    schema.update(dict(info.params_schema))
+    json_format.ParseDict(dict(info.params_schema), schema)
     return strategy_pb2.Strategy(
         name=info.name, version=info.version, description=info.description, params_schema=schema, warmup=info.warmup
     )
 
 
-def _phase_to_proto(body: Mapping[str, Any]) -> backtest_pb2.Phase:
+def _phase_to_proto(body: Mapping[str, Any]) -> backtest_pb2.Phase.ValueType:
     return backtest_pb2.Phase.Value(f"PHASE_{body['phase']}") if "phase" in body else backtest_pb2.PHASE_UNSPECIFIED
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from services.backtest.jobs import Event, JobKey
@@ -66,7 +66,7 @@ class WatchHub:
         for key in keys:
             self._topics[key].dirty.set()
 
-    async def watch(self, key: JobKey, after: int, *, quiet_s: float) -> AsyncIterator[Sequence[Event]]:
+    async def watch(self, key: JobKey, after: int, *, quiet_s: float) -> AsyncGenerator[Sequence[Event]]:
         """Yield events after a number up to the terminal one; after quiet_s without any, an empty list."""
         topic = self._join(key, after)
         try:

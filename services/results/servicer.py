@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -24,8 +24,12 @@ from services.runtime.paging import decode_page_token, encode_page_token
 from services.runtime.tenancy import current_tenant
 
 MAX_TTL_S = 10 * 366 * 86_400.0
-_Context = grpc.aio.ServicerContext
-_COLUMNS = {"trades": result_pb2.TradeColumns, "fills": result_pb2.FillColumns, "equity": result_pb2.EquityColumns}
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_COLUMNS: dict[str, Any] = {
+    "trades": result_pb2.TradeColumns,
+    "fills": result_pb2.FillColumns,
+    "equity": result_pb2.EquityColumns,
+}
 
 
 class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
@@ -201,11 +205,11 @@ class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
 
 
 def _cut(chunk: Chunk, kind: str, start_row: int) -> Message:
-    message = _COLUMNS[kind].FromString(chunk.payload)
+    message: Message = _COLUMNS[kind].FromString(chunk.payload)
     skip = start_row - chunk.first_row
     if skip <= 0:
         return message
-    rest = _COLUMNS[kind]()
+    rest: Message = _COLUMNS[kind]()
     columns_to_message(rest, {name: column[skip:] for name, column in columns_from_message(message).items()})
     return rest
 

@@ -56,16 +56,16 @@ class _Details(grpc.ClientCallDetails):
 
     method: str
     timeout: float | None
-    metadata: Sequence[tuple[str, str | bytes]]
+    metadata: tuple[tuple[str, str | bytes], ...] | None
     credentials: Any
     wait_for_ready: bool | None
     compression: Any
 
 
 class TraceCarrier(
-    grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
-    grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
 ):
     """Sends the current span's context with every call of a synchronous channel.
 
@@ -88,6 +88,6 @@ class TraceCarrier(
 def _carrying(details: Any) -> _Details:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
-    metadata = [*(details.metadata or ()), *carrier.items()]
+    metadata = (*(details.metadata or ()), *carrier.items())
     wait, compression = getattr(details, "wait_for_ready", None), getattr(details, "compression", None)
     return _Details(details.method, details.timeout, metadata, details.credentials, wait, compression)

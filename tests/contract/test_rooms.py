@@ -4,11 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.data.settings import DataSettings
-from services.results.settings import ResultsSettings
-
 from services.backtest.settings import BacktestSettings, WorkerSettings
+from services.data.settings import DataSettings
 from services.local.settings import LocalSettings
+from services.results.settings import ResultsSettings
 from services.runtime.config import setting_names
 from services.runtime.known_settings import KNOWN_SETTINGS
 

@@ -25,7 +25,7 @@ class EngineState:
     @classmethod
     def of(cls, main: Record, stop_first: Record | None, target_first: Record | None) -> Self:
         """Copy the records of a run; None = the same as the run."""
-        return cls(b"".join((main if one is None else one).tobytes() for one in (main, stop_first, target_first)))
+        return cls(b"".join(_between_calls(main if one is None else one) for one in (main, stop_first, target_first)))
 
     def to_bytes(self) -> bytes:
         """Return the state as bytes that from_bytes reads."""
@@ -42,9 +42,7 @@ class EngineState:
     def record(self, policy: IntrabarPolicy | None = None) -> Record:
         """Return a copy of the record of the run (None) or of a bound."""
         order = {None: 0, IntrabarPolicy.STOP_FIRST: 1, IntrabarPolicy.TARGET_FIRST: 2}[policy]
-        record = np.frombuffer(self.records, STATE_DTYPE)[order : order + 1].copy()
-        record["fill_count"] = record["trade_count"] = 0
-        return record
+        return np.frombuffer(self.records, STATE_DTYPE)[order : order + 1].copy()
 
     @property
     def next_index(self) -> int:
@@ -65,6 +63,13 @@ class EngineState:
     def end_ms(self) -> int:
         """End of the last kline done."""
         return self.last_open_ms + self.span_ms
+
+
+def _between_calls(record: Record) -> bytes:
+    """Return a record without the counters of one call."""
+    copy = record.copy()
+    copy["fill_count"] = copy["trade_count"] = copy["funding_at"] = 0
+    return copy.tobytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

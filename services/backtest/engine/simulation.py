@@ -8,6 +8,7 @@ from klinecast.types import (
     FILL_DTYPE,
     TRADE_DTYPE,
     ExecutionModel,
+    FloatColumn,
     FundingColumns,
     IntrabarPolicy,
     KlineColumns,

@@ -13,8 +13,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 from services.backtest.executors.base import Finished, Listener
 from services.backtest.jobs import CANCEL_GRACE_S, HEARTBEAT_S, Delivery, Failure, JobKey, JobStore, State
@@ -231,7 +233,7 @@ class LocalExecutor:
             asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
             worker.pipe.close()
 
-    def _keep(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

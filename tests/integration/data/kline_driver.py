@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import grpc.aio
 import numpy as np
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
@@ -57,6 +58,16 @@ def assert_equal(found: Columns, expected: Columns) -> None:
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+async def drain(stream) -> list[pb.StreamKlinesResponse]:
+    """Read what is left of a stream."""
+    return [message async for message in _messages(stream)]
+
+
+async def _messages(stream):
+    while (message := await stream.read()) is not grpc.aio.EOF:
+        yield message
 
 
 @dataclass(slots=True)

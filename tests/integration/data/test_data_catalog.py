@@ -7,13 +7,19 @@ import grpc.aio
 import numpy as np
 import psycopg
 import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.convert.market import series_to_proto, timestamp_to_proto
+from klinecast.importing import read_klines
 from klinecast.interval import Interval, missing_between
 from klinecast.series import SeriesKey
 from klinecast.types import MarketType
 from services.data.statements import read_block
+from services.data.tables import metadata
+from services.runtime.database import sqlalchemy_url
 from tests.integration.data.kline_driver import HOUR_MS, KEY, START_MS, assert_equal, make_klines, pick
 
 COUNT = 20_000
@@ -95,8 +101,6 @@ async def test_gaps_are_found_by_range(data):
 
 
 async def test_the_real_halt_is_the_only_gap(data, shared_data):
-    from klinecast.importing import read_klines
-
     path = shared_data / "data" / "spot" / "1h" / "BTCUSDT-1h-2022-01_2026-04.csv.gz"
     if not path.exists():
         pytest.skip(f"{path.name} is not there")
@@ -181,16 +185,28 @@ async def test_bad_requests_name_every_field(data, details):
     for call, expected in (
         (data.stub.GetSeries(pb.GetSeriesRequest(series=bad)), ["series.venue", "series.interval"]),
         (data.stub.ListSeries(pb.ListSeriesRequest(page_size=0)), ["page_size"]),
+        (data.stub.ListSeries(pb.ListSeriesRequest(venue="a", symbol="\0")), ["venue", "symbol"]),
         (data.stub.ListSeries(pb.ListSeriesRequest(page_token="AAAA")), ["page_token"]),
         (
             data.gaps(page_size=1_001, start_time=timestamp_to_proto(5), end_time=timestamp_to_proto(5)),
-            ["page_size", "end_time"],
+            ["end_time", "page_size"],
         ),
         (data.delete(END_MS, START_MS), ["end_time"]),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert details(caught.value)[2] == expected
+
+
+def test_the_migrations_make_the_tables(database_url):
+    engine = sa.create_engine(sqlalchemy_url(database_url), poolclass=sa.NullPool)
+    options = {
+        "include_schemas": True,
+        "include_name": lambda name, kind, parents: kind != "schema" or name == "data",
+        "include_object": lambda thing, name, kind, reflected, other: name != "alembic_version",
+    }
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
 async def test_blocks_are_read_by_the_covering_key(data, database_url):

@@ -1,0 +1,5 @@
+"""python -m klinecast.cli: the command without its entry point."""
+
+from klinecast.cli import main
+
+main()

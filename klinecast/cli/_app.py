@@ -1,0 +1,53 @@
+"""Puts the commands together; exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from klinecast.cli import _backtest, _data, _results
+from klinecast.cli._session import Session, print_error
+from klinecast.errors import KlinecastError
+
+app = typer.Typer(
+    name="klinecast",
+    help="Backtest trading strategies on klines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_data.register(app)
+app.add_typer(_backtest.app, name="backtest", help="Run backtests and follow them.")
+app.add_typer(_results.app, name="results", help="Read stored results.")
+
+_DataTarget = Annotated[str, typer.Option("--data", envvar="KLINECAST_DATA_TARGET", help="data service, host:port")]
+_BacktestTarget = Annotated[
+    str, typer.Option("--backtest", envvar="KLINECAST_BACKTEST_TARGET", help="backtest service, host:port")
+]
+_ResultsTarget = Annotated[
+    str, typer.Option("--results", envvar="KLINECAST_RESULTS_TARGET", help="results service, host:port")
+]
+
+
+@app.callback()
+def _targets(
+    context: typer.Context,
+    data: _DataTarget = "localhost:50051",
+    backtest: _BacktestTarget = "localhost:50052",
+    results: _ResultsTarget = "localhost:50053",
+) -> None:
+    context.obj = Session(data, backtest, results)
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    try:
+        sys.exit(app(standalone_mode=True))
+    except KlinecastError as error:
+        print_error(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
