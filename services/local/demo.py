@@ -12,9 +12,9 @@ from services.local.ports import FREE_PORTS
 from services.local.postgres_binaries import make_directory
 from services.local.process import with_variables
 from services.local.running import HomeTakenError, Running, age_text, find_running
+from services.local.sample import SAMPLE
 from services.local.supervisor import Deployment, DeploymentError, StoppedError, run_deployment
 
-SAMPLE = Path(__file__).parent / "sample" / "SYNTHETIC-1h-2025.csv.gz"
 _SERIES = ("--symbol", "SYNTHETIC", "--interval", "1h")
 _RANGE = ("--start", "2025-01-01", "--end", "2026-01-01")
 _STRATEGY = ("-p", "fast=10", "-p", "slow=30", "--taker-fee-bps", "10")

@@ -9,6 +9,7 @@ from klinecast.types import (
     TRADE_DTYPE,
     ExecutionModel,
     FloatColumn,
+    FloatColumn,
     FundingColumns,
     IntrabarPolicy,
     KlineColumns,
