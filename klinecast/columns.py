@@ -7,15 +7,16 @@ merging its field header and those bytes, and read through numpy's view of the r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-Column = NDArray[np.float64] | NDArray[np.int64]
+Column = NDArray[Any]
+"""An array of doubles or of 64-bit integers, as its field says."""
 
 _WIRE_DTYPES = {1: np.dtype("<f8"), 16: np.dtype("<i8")}  # FieldDescriptor.TYPE_DOUBLE, TYPE_SFIXED64
-_DTYPES: dict[int, type[np.float64] | type[np.int64]] = {1: np.float64, 16: np.int64}
 _LENGTH_DELIMITED = 2
 
 
@@ -34,8 +35,7 @@ def encode_column(message: Message, name: str, values: Column) -> bytes:
 def read_column(message: Message, name: str) -> Column:
     """Return a packed field as an array of its own (length 0 when the column is absent)."""
     field = message.DESCRIPTOR.fields_by_name[name]
-    column: Column = np.asarray(getattr(message, name), dtype=_DTYPES[field.type])
-    return column
+    return np.asarray(getattr(message, name), dtype=_WIRE_DTYPES[field.type].newbyteorder("="))
 
 
 def read_columns(message: Message) -> dict[str, Column]:

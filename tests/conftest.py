@@ -9,6 +9,7 @@ import pytest
 
 from services.local.postgres import PostgresServer
 from tests import postgres
+from tests.suite import Suite, run_suite
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,3 +84,20 @@ def shared_data() -> Path:
     if not directory.is_dir():
         pytest.skip(f"the shared real data is not at {directory}")
     return directory
+
+
+@pytest.fixture(scope="session")
+def suite(session_home: Path, postgres_server: PostgresServer, template_database: str) -> Iterator[Suite]:
+    """Return the three services as processes, shared by the session's tests: kill nothing of it."""
+    with (
+        postgres.copy_database(postgres_server, template_database) as url,
+        run_suite(session_home / "suite", url, REFLECTION="true") as suite,
+    ):
+        yield suite
+
+
+@pytest.fixture
+def own_suite(session_home: Path, database_url: str) -> Iterator[Suite]:
+    """Return the three services as processes of the test's own, to be killed at will."""
+    with run_suite(session_home / f"suite-{uuid.uuid4().hex[:8]}", database_url) as suite:
+        yield suite

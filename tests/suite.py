@@ -1,4 +1,4 @@
-"""The three services as processes of their own on a test's database: real sockets, real workers, to be killed at will."""
+"""The three services as processes on a test's database: real sockets, real workers, to be killed at will."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Suite:
         self._services = {name: ServiceProcess(name, home, ports=Ports(0, 0), package="services") for name in ORDER}
 
     def start(self, *names: str) -> None:
-        """Start services (all by default) and wait until they serve; the backtest service learns where the others are."""
+        """Start services (all by default) and wait until they serve."""
         for name in names or ORDER:
             if name == "backtest":
                 self._environment |= {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
@@ -58,9 +58,9 @@ class Suite:
 
     def kill(self, name: str) -> None:
         """Kill the process of a service, and only it, with SIGKILL."""
-        process = self.process(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        self.process(name).send_signal(signal.SIGKILL)
+        while self._services[name].exit_code is None:
+            time.sleep(0.01)
 
     def log(self, name: str) -> str:
         """Return what a service logged since its last start."""

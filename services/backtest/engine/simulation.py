@@ -9,7 +9,6 @@ from klinecast.types import (
     TRADE_DTYPE,
     ExecutionModel,
     FloatColumn,
-    FloatColumn,
     FundingColumns,
     IntrabarPolicy,
     KlineColumns,
