@@ -48,7 +48,7 @@ generate:
 
 constraints: $(VENV)/.ready-dev ## resolve the newest versions into constraints.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-		--no-header --no-annotate --quiet --upgrade --output-file constraints.txt
+		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file constraints.txt
 
 clean: ## remove the virtual environment and caches (never data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -10,7 +10,9 @@ from klinecast.api.backtest.v1 import backtest_pb2, strategy_pb2
 from klinecast.api.data.v1 import data_service_pb2, series_summary_pb2
 from klinecast.api.market.v1 import series_pb2
 from klinecast.api.results.v1 import result_pb2
+from klinecast.convert.execution import execution_from_proto
 from klinecast.convert.market import INTERVAL_FROM_PROTO, MARKET_TYPE_FROM_PROTO, timestamp_from_proto
+from klinecast.convert.violations import Violations
 from klinecast.series import SeriesKey
 
 
@@ -134,9 +136,7 @@ def result(proto: result_pb2.Result) -> models.Result:
         if header.HasField("open_position")
         else None,
         statistics=dict(sorted(header.statistics.items())),
-        execution=json_format.MessageToDict(
-            config.execution, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        ),
+        execution=_execution(config),
         pending_target=optional_field(header, "pending_target"),
         ambiguous_klines=header.ambiguous_klines,
         total_return_bounds=(header.total_return_stop_first, header.total_return_target_first),
@@ -150,6 +150,12 @@ def result(proto: result_pb2.Result) -> models.Result:
         pinned=proto.pinned,
         stored_bytes=proto.stored_bytes,
     )
+
+
+def _execution(config: backtest_pb2.BacktestConfig) -> dict[str, object]:
+    market_type = series_key(config.series[0]).market_type.value if config.series else "SPOT"
+    model = execution_from_proto(config.execution, "execution", Violations(), market_type=market_type)
+    return {} if model is None else model.to_dict()
 
 
 def _state(number: int) -> str:

@@ -22,7 +22,7 @@ _TILES = (
     ("max_drawdown", "Max drawdown", "percent"),
     ("sharpe", "Sharpe", "number"),
     ("trade_count", "Closed trades", "count"),
-    ("win_rate", "Win rate", "percent"),
+    ("win_rate", "Win rate", "share"),
     ("profit_factor", "Profit factor", "number"),
 )
 _TRADES = ("entry_time_ms", "exit_time_ms", "side", "quantity", "entry_price", "exit_price", "profit", "fees")
@@ -67,7 +67,12 @@ def _tile(data: ReportData, name: str, label: str, kind: str) -> str:
     value = data.statistics.get(name)
     text = _DASH
     if value is not None:
-        text = {"percent": f"{value:+.2%}", "number": f"{value:,.2f}", "count": f"{value:,.0f}"}[kind]
+        text = {
+            "percent": f"{value:+.2%}",
+            "share": f"{value:.2%}",
+            "number": f"{value:,.2f}",
+            "count": f"{value:,.0f}",
+        }[kind]
     return f'<div class="tile"><dt>{html.escape(label)}</dt><dd>{text}</dd></div>'
 
 
