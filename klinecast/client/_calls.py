@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from klinecast.client._errors import translated
-from klinecast.errors import Unavailable
+from klinecast.errors import DeadlineExceeded, Unavailable
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.05
@@ -31,14 +31,20 @@ class Caller:
     def unary(self, call: Callable[..., _T], request: object, *, tenant: str | None = None) -> _T:
         """Make an idempotent unary call, again while the service is away, all within one deadline."""
         deadline, pause = time.monotonic() + self.timeout_s, _FIRST_PAUSE_S
+        away: Unavailable | None = None
         while True:
             left = deadline - time.monotonic()
             try:
                 with translated():
                     return call(request, timeout=max(left, 0.001), metadata=self.metadata(tenant))
-            except Unavailable:
+            except DeadlineExceeded:
+                if away is not None:  # says more than that the last try took too long
+                    raise away from None
+                raise
+            except Unavailable as error:
                 if time.monotonic() + pause >= deadline:
                     raise
+                away = error
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -32,6 +32,8 @@ from services.runtime.listen import Listener
 from services.runtime.migrations import Migrations
 from services.runtime.tracing import TraceCarrier
 
+CALL_TIMEOUT_S = 2.0
+"""How long another service may be away before a caller of this one is told."""
 MIGRATIONS = Migrations("backtest", Path(__file__).parent / "migrations")
 
 
@@ -143,7 +145,8 @@ async def build_app(settings: BacktestSettings, runtime: Runtime) -> AsyncIterat
     for name, problem in catalogue.broken.items():
         runtime.logger.warning("plug_in_left_out", plug_in=name, problem=problem)
     interceptors = [TraceCarrier()]
-    with Client(data=settings.data_target, results=settings.results_target, interceptors=interceptors) as client:
+    targets = {"data": settings.data_target, "results": settings.results_target}
+    with Client(**targets, timeout_s=CALL_TIMEOUT_S, interceptors=interceptors) as client:
         app = BacktestApp(settings, runtime, client, catalogue)
         running = asyncio.create_task(app.run())
         try:

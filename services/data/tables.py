@@ -17,7 +17,7 @@ series = sa.Table(
     sa.Column("market_type", _NAME, nullable=False),
     sa.Column("symbol", _NAME, nullable=False),
     sa.Column("interval", _NAME, nullable=False),
-    sa.Column("span_ms", sa.BigInteger, nullable=False, comment="orders the intervals"),
+    sa.Column("span_ms", sa.BigInteger, nullable=False),  # orders the intervals
     sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("first_open_time", sa.BigInteger),
     sa.Column("last_open_time", sa.BigInteger),

@@ -82,18 +82,18 @@ def test_an_outage_of_the_database_is_bounded_and_heals(
 ) -> None:
     postgres.build_template(restartable_postgres, name="outage")
     url = restartable_postgres.url("outage")
-    with run_suite(session_home / "outage", url) as suite, suite.client(timeout_s=0.5) as client:
+    with run_suite(session_home / "outage", url) as suite, suite.client(timeout_s=4) as client:
         config = make_config(client)
         restartable_postgres.kill()
         began = time.monotonic()
         with pytest.raises(Unavailable):
             client.create_backtest(config)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 6
         restartable_postgres.start()
         back = time.monotonic()
         for name in ("data", "results", "backtest"):
             suite.wait_until_serving(name)
-        assert time.monotonic() - back < 3
+        assert time.monotonic() - back < 4
         with suite.client() as patient:
             assert list(patient.run_backtest(config))[-1].state == "SUCCEEDED"
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -35,6 +35,8 @@ from services.backtest.worker.protocol import (
 from services.runtime.logs import get_logger
 
 _RESPAWN_S = 0.5
+_FLUSH_S = 2.5
+"""What an idle worker may take to send its last spans."""
 
 
 @dataclass(eq=False, slots=True)
@@ -100,12 +102,11 @@ class LocalExecutor:
     async def stop(self, grace_s: float) -> None:
         """Let workers finish within the grace, hand back what they did not, end them."""
         self._stopping = True
-        for worker in list(self._workers):
-            if worker.job is None:
-                self._send(worker, Stop())
-        busy = [asyncio.create_task(worker.ended.wait()) for worker in self._workers if worker.job is not None]
-        if busy:
-            await asyncio.wait(busy, timeout=grace_s)
+        idle = [worker for worker in self._workers if worker.job is None]
+        busy = [worker for worker in self._workers if worker.job is not None]
+        for worker in idle:
+            self._send(worker, Stop())
+        await asyncio.gather(_wait_ended(idle, _FLUSH_S), _wait_ended(busy, grace_s))
         held = [(worker.job, worker.fence) for worker in self._workers if worker.job is not None and worker.fence]
         for worker in list(self._workers):
             worker.process.kill()
@@ -157,7 +158,6 @@ class LocalExecutor:
     def _free(self, worker: _Worker) -> None:
         worker.job, worker.fence, worker.deadline, worker.cancelling = None, 0, float("inf"), False
         if self._stopping:
-            worker.ended.set()
             self._send(worker, Stop())
         self._listener.slot_freed()
 
@@ -237,3 +237,11 @@ class LocalExecutor:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _wait_ended(workers: Sequence[_Worker], timeout_s: float) -> None:
+    waits = [asyncio.create_task(worker.ended.wait()) for worker in workers]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=timeout_s)
+        for wait in late:
+            wait.cancel()
