@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from klinecast.client import Client
 
 from klinecast.backtest_config import BacktestConfig
+from klinecast.client import Client
 from klinecast.errors import Aborted, FailedPrecondition, NotFound
 from services.backtest.jobs import Failure
 from services.backtest.runner import Loaded, RunFailed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from klinecast.client import Client
-
 from klinecast.convert.outcome import (
     equity_to_columns,
     fills_to_columns,

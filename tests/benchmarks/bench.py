@@ -1,0 +1,58 @@
+"""What every benchmark shares: a durable deployment, medians, a printed table and build/bench/<target>.json."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from services.local.postgres import PostgresServer
+from tests import postgres
+from tests.suite import Suite, run_suite
+
+OUT = Path(__file__).resolve().parents[2] / "build" / "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure beside its yardstick, measured in the same run."""
+
+    name: str
+    value: float
+    unit: str
+    yardstick: str
+    ratio: float | None
+    """value / yardstick; None where there is none."""
+
+
+@contextlib.contextmanager
+def durable_suite(**settings: str) -> Iterator[Suite]:
+    """Yield a deployment on a Postgres that flushes every commit to disk, as in production."""
+    with postgres.make_home() as home, PostgresServer(home, durable=True) as server:
+        name = postgres.build_template(server, name="bench")
+        with run_suite(home, server.url(name), **settings) as suite:
+            yield suite
+
+
+def median_ms(call: Callable[[], object], times: int) -> float:
+    """Return the median milliseconds of a call."""
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - start) * 1000)
+    return statistics.median(taken)
+
+
+def publish(target: str, rows: list[Row]) -> None:
+    """Print the table and write it for machines."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{target}.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    print(f"\n{'name':<34}{'value':>12} {'unit':<6}{'ratio':>9}  yardstick")
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        print(f"{row.name:<34}{row.value:>12.3f} {row.unit:<6}{ratio:>9}  {row.yardstick}")
