@@ -72,8 +72,7 @@ class Submitter:
         found.raise_if_any()
         if config is None:
             raise InvalidArgument.of(FieldViolation("config", "is required"))
-        await self._check_range(config)
-        await self._check_queue()
+        await asyncio.gather(self._check_range(config), self._check_queue())
         job = NewJob(
             key=JobKey(tenant, new_id()),
             config=wire,

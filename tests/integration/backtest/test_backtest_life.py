@@ -163,3 +163,17 @@ def test_equity_is_the_same_every_time(client: Client) -> None:
     config = make_config(client)
     runs = [client.load_equity(str(list(client.run_backtest(config))[-1].result_id)) for _ in range(2)]
     np.testing.assert_array_equal(runs[0]["equity"], runs[1]["equity"])
+
+
+def test_a_cut_watcher_that_resumes_sees_neither_gap_nor_repeat(client: Client) -> None:
+    backtest = client.create_backtest(make_config(client, strategy="slow", params={"seconds": 1.0}))
+    seen = []
+    for event in client.watch_backtest(backtest.backtest_id):
+        seen.append(event)
+        if event.state == "RUNNING":
+            break
+    assert not seen[-1].terminal
+    seen += client.watch_backtest(backtest.backtest_id, after_sequence=seen[-1].sequence)
+    assert [event.sequence for event in seen] == list(range(1, len(seen) + 1))
+    assert [event.state for event in seen][-1] == "SUCCEEDED"
+    assert [event.terminal for event in seen].count(True) == 1
