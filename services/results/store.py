@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection
+from psycopg.rows import DictRow, dict_row
 
 from services.results import statements
 from services.results.keeping import Listing, Swept
 from services.results.saving import Chunk, Commit, ResultKey, StaleFenceError, StoredResult
-from services.runtime.database import Database
+from services.runtime.database import Database, DriverConnection
 
 
 class PostgresResultStore:
@@ -22,22 +21,19 @@ class PostgresResultStore:
 
     async def add_chunks(self, save_id: str, chunks: Sequence[Chunk]) -> None:
         """Store chunks that nobody sees yet."""
-        async with self._database.begin() as connection:
+        async with self._database.driver() as connection:
             await _add(connection, save_id, chunks)
 
     async def commit(self, commit: Commit, chunks: Sequence[Chunk]) -> tuple[StoredResult, bool]:
         """Store the last chunks and make the result visible; False when the same one was there. StaleFenceError."""
         key = _key(commit.key)
-        async with self._database.begin() as connection:
-            await _run(connection, statements.LOCK, key)
+        async with self._database.driver() as connection:
+            await connection.execute(statements.LOCK, key)
             before = (await _run(connection, statements.BEFORE_COMMIT, key))[0]
             if before["checksum"] == commit.checksum:
                 return _result((await _run(connection, statements.GET, key))[0]), False
             if commit.fence <= max(before["buried"] or 0, before["fence"] or 0):
                 raise StaleFenceError
-            if before["fence"] is not None:
-                await _run(connection, statements.REMOVE, key)
-            await _add(connection, commit.save_id, chunks)
             parameters = key | {
                 "save_id": commit.save_id,
                 "fence": commit.fence,
@@ -50,16 +46,19 @@ class PostgresResultStore:
                 "stored_bytes": commit.stored_bytes,
                 "ttl_s": commit.ttl_s,
             }
+            if before["fence"] is not None:
+                await connection.execute(statements.REMOVE, key)
+            await _add(connection, commit.save_id, chunks)
             return _result((await _run(connection, statements.COMMIT, parameters))[0]), True
 
     async def forget_save(self, save_id: str) -> None:
         """Drop the chunks of a save that did not become a result."""
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             await _run(connection, statements.FORGET_SAVE, {"save_id": save_id})
 
     async def get(self, key: ResultKey) -> StoredResult | None:
         """Return a live result."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             return _first(await _run(connection, statements.GET, _key(key)))
 
     async def list(self, tenant: str, listing: Listing) -> Sequence[StoredResult]:
@@ -73,12 +72,12 @@ class PostgresResultStore:
             "after_id": listing.after_id,
             "limit": listing.page_size,
         }
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             return [_result(row) for row in await _run(connection, statements.LIST, parameters)]
 
     async def chunk(self, save_id: str, kind: str, row: int) -> Chunk | None:
         """Return the chunk that holds a row; None when it is gone."""
-        async with self._database.connect() as connection:
+        async with self._database.single() as connection:
             rows = await _run(connection, statements.CHUNK, {"save_id": save_id, "kind": kind, "row": row})
         if not rows:
             return None
@@ -86,17 +85,17 @@ class PostgresResultStore:
 
     async def set_ttl(self, key: ResultKey, ttl_s: float) -> StoredResult | None:
         """Let a live result expire so long from now."""
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             return _first(await _run(connection, statements.SET_TTL, {**_key(key), "ttl_s": ttl_s}))
 
     async def pin(self, key: ResultKey) -> StoredResult | None:
         """Keep a live result until it is unpinned."""
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             return _first(await _run(connection, statements.PIN, _key(key)))
 
     async def delete(self, key: ResultKey, tombstone_fence: int) -> bool:
         """Delete a result and refuse late saves up to a fence; return whether there was a live one."""
-        async with self._database.begin() as connection:
+        async with self._database.driver() as connection:
             await _run(connection, statements.LOCK, _key(key))
             if tombstone_fence > 0:
                 await _run(connection, statements.BURY, {**_key(key), "fence": tombstone_fence})
@@ -105,13 +104,13 @@ class PostgresResultStore:
 
     async def sweep(self, limit: int) -> Swept:
         """Delete up to `limit` expired results; any number of sweepers may do so at once, each result goes once."""
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             row = (await _run(connection, statements.SWEEP, {"limit": limit}))[0]
         return Swept(row["results"], row["bytes"])
 
     async def sweep_orphans(self, age_s: float, limit: int) -> int:
         """Delete chunks of saves that never became a result; return how many."""
-        async with self._database.begin() as connection:
+        async with self._database.driver() as connection:
             return len(await _run(connection, statements.SWEEP_ORPHANS, {"age_s": age_s, "limit": limit}))
 
 
@@ -119,7 +118,7 @@ def _key(key: ResultKey) -> dict[str, object]:
     return {"tenant": key.tenant, "result_id": key.result_id}
 
 
-async def _add(connection: AsyncConnection, save_id: str, chunks: Sequence[Chunk]) -> None:
+async def _add(connection: DriverConnection, save_id: str, chunks: Sequence[Chunk]) -> None:
     for chunk in chunks:
         parameters = {
             "save_id": save_id,
@@ -128,19 +127,20 @@ async def _add(connection: AsyncConnection, save_id: str, chunks: Sequence[Chunk
             "row_count": chunk.row_count,
             "payload": chunk.payload,
         }
-        await connection.exec_driver_sql(statements.ADD_CHUNK, parameters)
+        await connection.execute(statements.ADD_CHUNK, parameters)
 
 
-async def _run(connection: AsyncConnection, statement: str, parameters: Mapping[str, object]) -> Sequence[RowMapping]:
-    result = await connection.exec_driver_sql(statement, dict(parameters))
-    return result.mappings().all() if result.returns_rows else []
+async def _run(connection: DriverConnection, statement: str, parameters: Mapping[str, object]) -> Sequence[DictRow]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
 
 
-def _first(rows: Sequence[RowMapping]) -> StoredResult | None:
+def _first(rows: Sequence[DictRow]) -> StoredResult | None:
     return _result(rows[0]) if rows else None
 
 
-def _result(row: RowMapping) -> StoredResult:
+def _result(row: DictRow) -> StoredResult:
     return StoredResult(
         ResultKey(row["tenant_id"], row["result_id"]),
         row["save_id"],

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from services.runtime.config import DatabaseSettings
@@ -92,6 +93,20 @@ class Database:
             yield driver
             await driver.commit()
 
+    @asynccontextmanager
+    async def single(self, *, timeout_s: float | None = None) -> AsyncIterator[DriverConnection]:
+        """Yield psycopg's own connection in autocommit: a lone statement costs one round trip instead of three."""
+        async with self.connect(timeout_s=timeout_s) as connection:
+            driver = await _driver_of(connection)
+            await driver.set_autocommit(True)
+            try:
+                yield driver
+            finally:
+                if driver.pgconn.transaction_status == TransactionStatus.IDLE:
+                    await driver.set_autocommit(False)
+                else:  # cut or cancelled inside the statement: not for the pool any more
+                    await driver.close()
+
     async def ping(self) -> bool:
         """Tell whether the server answers, in bounded time, on a connection that the pool's users cannot hold."""
         async with self._ping_lock:
@@ -106,7 +121,8 @@ class Database:
         """Close every connection; those in use are cut."""
         for scope in tuple(self._scopes):
             scope.cut()
-        await self._drop_pinger()
+        async with self._ping_lock:
+            await self._drop_pinger()
         await self._engine.dispose()
 
     async def _answers(self) -> bool:
