@@ -9,7 +9,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint bench bench-memory protos generate constraints clean
+.PHONY: help demo up test lint bench bench-data bench-memory protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,9 @@ lint: $(VENV)/.ready-dev ## check style, types, imports and the protos
 
 bench: $(VENV)/.ready-dev ## measure speed (minutes)
 	@$(BIN)/python -m tests.benchmarks
+
+bench-data: $(VENV)/.ready-dev ## measure streams and ingests against Flight and Postgres (minutes)
+	@$(BIN)/python -m tests.benchmarks.data
 
 bench-memory: $(VENV)/.ready-dev ## measure memory over many backtests (minutes)
 	@$(BIN)/python -m tests.benchmarks.memory

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DAY = 86_400_000
-_MONDAY = 4 * _DAY  # 1970-01-05, the first Monday of the epoch
+MONDAY_MS = 4 * _DAY
+"""1970-01-05, the first Monday of the epoch."""
 
 
 class Interval(StrEnum):
@@ -41,12 +42,34 @@ _UNITS = {"m": 60_000, "h": 3_600_000, "d": _DAY, "w": 7 * _DAY, "M": 2_629_746_
 _SPANS = {interval: int(interval.value[:-1]) * _UNITS[interval.value[-1]] for interval in Interval}
 
 
+def divides(source: Interval, target: Interval) -> bool:
+    """Tell whether klines of a smaller interval make up those of a larger one; weeks and months are made of days."""
+    if source.span_ms >= target.span_ms or source in (Interval.W1, Interval.MONTH):
+        return False
+    return (_DAY if target in (Interval.W1, Interval.MONTH) else target.span_ms) % source.span_ms == 0
+
+
+def floor_open(open_time_ms: int, interval: Interval) -> int:
+    """Return the open time of the kline that holds an instant."""
+    if interval is Interval.MONTH:
+        start = dt.datetime.fromtimestamp(open_time_ms / 1000, dt.UTC)
+        return int(dt.datetime(start.year, start.month, 1, tzinfo=dt.UTC).timestamp() * 1000)
+    offset = MONDAY_MS if interval is Interval.W1 else 0
+    return (open_time_ms - offset) // interval.span_ms * interval.span_ms + offset
+
+
+def ceil_open(time_ms: int, interval: Interval) -> int:
+    """Return the first open time at or after an instant."""
+    floor = floor_open(time_ms, interval)
+    return floor if floor == time_ms else next_open(floor, interval)
+
+
 def is_on_grid(open_time_ms: NDArray[np.int64], interval: Interval) -> NDArray[np.bool_]:
     """Tell which open times start a kline of the interval (1w on Mondays, 1M on the first, all at 00:00 UTC)."""
     if interval is Interval.MONTH:
         stamps = open_time_ms.astype("datetime64[ms]")
         return np.asarray(stamps == stamps.astype("datetime64[M]").astype("datetime64[ms]"))
-    offset = _MONDAY if interval is Interval.W1 else 0
+    offset = MONDAY_MS if interval is Interval.W1 else 0
     return np.asarray((open_time_ms - offset) % interval.span_ms == 0)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from klinecast.columns import Column
+from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
 
@@ -36,6 +38,8 @@ class LoadedKlines:
     klines: KlineColumns
     revision: int
     """Revision of the series they are of."""
+    source_interval: Interval
+    """Interval of the stored klines that they are, or were built from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +198,51 @@ class Result:
     """None while pinned."""
     pinned: bool
     stored_bytes: int
+
+
+class FindingKind(StrEnum):
+    """What may be wrong with a stretch of a series."""
+
+    GAP = "GAP"
+    ZERO_VOLUME = "ZERO_VOLUME"
+    JUMP = "JUMP"
+    REWRITTEN = "REWRITTEN"
+    OFF_GRID = "OFF_GRID"
+    DUPLICATE = "DUPLICATE"
+    INVALID = "INVALID"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something doubtful in a series."""
+
+    kind: FindingKind
+    first_open_time_ms: int
+    last_open_time_ms: int
+    kline_count: int
+    """Klines missing, without volume, rewritten or refused; 1 for a jump."""
+    change: float | None = None
+    """Of a jump: close / previous close - 1."""
+    reason: str = ""
+    """Of a refusal: column and reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindingCount:
+    """How many findings there are of a kind."""
+
+    findings: int
+    klines: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check of a series found."""
+
+    kline_count: int
+    """Klines looked at."""
+    revision: int
+    findings: tuple[Finding, ...]
+    """By kind, oldest first, cut at the number asked for."""
+    counts: Mapping[FindingKind, FindingCount]
+    """All of them, counted; kinds without any are left out."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from klinecast.cli import _backtest, _data, _results
+from klinecast.cli import _backtest, _check, _data, _results
 from klinecast.cli._session import Session, print_error
 from klinecast.errors import KlinecastError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _data.register(app)
+_check.register(app)
 app.add_typer(_backtest.app, name="backtest", help="Run backtests and follow them.")
 app.add_typer(_results.app, name="results", help="Read stored results.")
 

@@ -19,6 +19,7 @@ from klinecast.columns import Column
 from klinecast.models import (
     Backtest,
     BacktestEvent,
+    CheckReport,
     Gap,
     IngestSummary,
     KlineBatch,
@@ -102,6 +103,26 @@ class Client:
     def list_gaps(self, series: SeriesKey, *, start_ms: int | None = None, end_ms: int | None = None) -> Iterator[Gap]:
         """Yield the runs of missing klines, oldest first."""
         return self._data.list_gaps(series, start_ms, end_ms)
+
+    def check_series(
+        self,
+        series: SeriesKey,
+        *,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        jump_bound: float = 0.2,
+        zero_volume_klines: int = 10,
+        max_findings: int = 100,
+    ) -> CheckReport:
+        """Report gaps, dead stretches, jumps, rewritten and refused klines of a stored series."""
+        return self._data.check(
+            series,
+            start_ms,
+            end_ms,
+            jump_bound=jump_bound,
+            zero_volume_klines=zero_volume_klines,
+            max_findings=max_findings,
+        )
 
     def delete_klines(self, series: SeriesKey, start_ms: int, end_ms: int) -> int:
         """Delete the klines of [start, end); return how many."""

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import grpc
 import numpy as np
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1.data_service_pb2_grpc import DataServiceStub
-from klinecast.api.market.v1 import kline_pb2
 from klinecast.client._calls import Caller
 from klinecast.client._errors import translated
-from klinecast.columns import Column, encode_columns, read_columns
+from klinecast.columns import Column, encode_columns, parse_columns
 from klinecast.convert import models as convert
-from klinecast.convert.market import series_to_proto, timestamp_to_proto
+from klinecast.convert.checks import check_report
+from klinecast.convert.data import columns_to_proto
+from klinecast.convert.market import INTERVAL_FROM_PROTO, series_to_proto, timestamp_to_proto
 from klinecast.errors import Aborted
-from klinecast.models import Gap, IngestSummary, KlineBatch, LoadedKlines, SeriesSummary
+from klinecast.models import CheckReport, Gap, IngestSummary, KlineBatch, LoadedKlines, SeriesSummary
 from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
 
 MAX_BATCH = 32_768
+_SERVICE = pb.DESCRIPTOR.services_by_name["DataService"].full_name
 _LOAD_TRIES = 5
 _OHLCV = ("open_time_ms", "open", "high", "low", "close", "volume")
 _ON_INVALID = {"REJECT": pb.ON_INVALID_REJECT, "FAIL": pb.ON_INVALID_FAIL}
@@ -35,6 +37,11 @@ class DataCalls:
     def __init__(self, channel: grpc.Channel, caller: Caller) -> None:
         self._stub = DataServiceStub(channel)
         self._caller = caller
+        self._stream_klines = channel.unary_stream(
+            f"/{_SERVICE}/StreamKlines",
+            request_serializer=pb.StreamKlinesRequest.SerializeToString,
+            response_deserializer=partial(parse_columns, pb.StreamKlinesResponse, "batch"),
+        )
 
     def ingest(self, series: SeriesKey, batches: Iterable[Mapping[str, Column]], on_invalid: str) -> IngestSummary:
         """Send batches as one ingest."""
@@ -54,48 +61,75 @@ class DataCalls:
         gap_policy: str,
     ) -> Iterator[KlineBatch]:
         """Yield batches; a cut stream goes on where it was cut, at the same revision, without later appends."""
-        request = pb.StreamKlinesRequest(
-            series=series_to_proto(series),
-            start_time=timestamp_to_proto(start_ms),
-            end_time=timestamp_to_proto(end_ms),
-            batch_size=batch_size,
-            columns=[kline_pb2.KlineColumn.Value(f"KLINE_COLUMN_{name.upper()}") for name in columns or ()],
-            gap_policy=_GAP_POLICY[gap_policy],
-        )
-
-        def from_last() -> Iterator[pb.StreamKlinesResponse]:
-            return self._caller.stream(self._stub.StreamKlines, request)
-
-        for response in self._caller.resuming(from_last):
-            if not request.HasField("expected_revision"):
-                request.expected_revision = response.revision
-                request.end_time.CopyFrom(timestamp_to_proto(min(end_ms, response.last_open_time_ms + 1)))
-            request.resume_from_ms = response.next_open_time_ms
+        for head, views, revision in self._messages(series, start_ms, end_ms, batch_size, columns, gap_policy):
             yield KlineBatch(
-                read_columns(response.batch),
-                response.next_open_time_ms,
-                response.klines_sent,
-                response.klines_total,
-                request.expected_revision,
+                {name: values.copy() for name, values in views.items()},
+                head.next_open_time_ms,
+                head.klines_sent,
+                head.klines_total,
+                revision,
             )
-            if response.klines_sent >= response.klines_total:
-                return
 
     def load(self, series: SeriesKey, start_ms: int, end_ms: int) -> LoadedKlines:
         """Read a range whole, from the start again when it was rewritten meanwhile."""
         for attempt in range(_LOAD_TRIES):
             try:
-                batches = list(
-                    self.stream(series, start_ms, end_ms, batch_size=MAX_BATCH, columns=None, gap_policy="SKIP")
-                )
-                break
+                return self._load(series, start_ms, end_ms)
             except Aborted:
                 if attempt == _LOAD_TRIES - 1:
                     raise
                 time.sleep(0.05 * (attempt + 1))
-        parts = [[batch.columns[name] for batch in batches] for name in _OHLCV]
-        whole: list[Any] = [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
-        return LoadedKlines(KlineColumns(*whole), batches[0].revision)
+        raise AssertionError("unreachable")
+
+    def _load(self, series: SeriesKey, start_ms: int, end_ms: int) -> LoadedKlines:
+        """Copy each message straight into its place in arrays as long as the first message says they will be."""
+        whole: dict[str, Column] = {}
+        revision, source = 0, series.interval
+        for head, columns, revision in self._messages(series, start_ms, end_ms, MAX_BATCH, None, "SKIP"):  # noqa: B007
+            if not whole:
+                memory = np.empty((len(columns), head.klines_total))  # one piece: fewer pages to fault in
+                whole = {name: row.view(columns[name].dtype) for name, row in zip(columns, memory, strict=True)}
+                source = INTERVAL_FROM_PROTO[head.source_interval]
+            for name, values in columns.items():
+                whole[name][head.klines_sent - len(values) : head.klines_sent] = values
+        return LoadedKlines(KlineColumns(*(whole[name] for name in _OHLCV)), revision, source)
+
+    def _messages(
+        self,
+        series: SeriesKey,
+        start_ms: int,
+        end_ms: int,
+        batch_size: int,
+        columns: Sequence[str] | None,
+        gap_policy: str,
+    ) -> Iterator[tuple[pb.StreamKlinesResponse, Mapping[str, Column], int]]:
+        """Yield each message without its columns, views of those, and the revision they are of."""
+        request = pb.StreamKlinesRequest(
+            series=series_to_proto(series),
+            start_time=timestamp_to_proto(start_ms),
+            end_time=timestamp_to_proto(end_ms),
+            batch_size=batch_size,
+            columns=columns_to_proto(columns or ()),
+            gap_policy=_GAP_POLICY[gap_policy],
+            implied_open_times=True,
+        )
+        step_ms = series.interval.span_ms
+
+        def from_last() -> Iterator[tuple[pb.StreamKlinesResponse, Mapping[str, Column]]]:
+            return self._caller.stream(self._stream_klines, request)
+
+        for head, views in self._caller.resuming(from_last):
+            if not request.HasField("expected_revision"):
+                request.expected_revision = head.revision
+                request.source_interval = head.source_interval
+                request.end_time.CopyFrom(timestamp_to_proto(min(end_ms, head.last_open_time_ms + 1)))
+            request.resume_from_ms = head.next_open_time_ms
+            if head.HasField("first_open_time_ms"):
+                times = np.arange(head.first_open_time_ms, head.next_open_time_ms, step_ms, dtype=np.int64)
+                views = {"open_time_ms": times, **views}
+            yield head, views, request.expected_revision
+            if head.klines_sent >= head.klines_total:
+                return
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:
         """Get one series."""
@@ -125,6 +159,27 @@ class DataCalls:
             request.page_token = page.next_page_token
             if not request.page_token:
                 return
+
+    def check(
+        self,
+        series: SeriesKey,
+        start_ms: int | None,
+        end_ms: int | None,
+        *,
+        jump_bound: float,
+        zero_volume_klines: int,
+        max_findings: int,
+    ) -> CheckReport:
+        """Report what is doubtful."""
+        request = pb.CheckSeriesRequest(
+            series=series_to_proto(series),
+            start_time=None if start_ms is None else timestamp_to_proto(start_ms),
+            end_time=None if end_ms is None else timestamp_to_proto(end_ms),
+            jump_bound=jump_bound,
+            zero_volume_klines=zero_volume_klines,
+            max_findings=max_findings,
+        )
+        return check_report(self._caller.unary(self._stub.CheckSeries, request))
 
     def delete(self, series: SeriesKey, start_ms: int, end_ms: int) -> int:
         """Delete a range; return how many klines went."""

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from klinecast.api.data.v1 import data_service_pb2
-from klinecast.api.market.v1 import kline_pb2, series_pb2
+from klinecast.api.market.v1 import interval_pb2, kline_pb2, series_pb2
 from klinecast.columns import Column, read_column, read_columns
 from klinecast.convert.market import (
+    INTERVAL_FROM_PROTO,
     MAX_TIME_MS,
     MIN_TIME_MS,
     page_size_from_proto,
@@ -17,6 +18,7 @@ from klinecast.convert.market import (
     timestamp_from_proto,
 )
 from klinecast.convert.violations import Violations
+from klinecast.interval import Interval, divides
 from klinecast.series import SYMBOL_PATTERN, VENUE_PATTERN, SeriesKey
 
 MAX_BATCH_SIZE = 32_768
@@ -49,8 +51,12 @@ class KlineQuery:
     """Instant to go on from; start_ms when the stream is new."""
     expected_revision: int | None
     """Revision of the stream that this one continues."""
-    fail_on_gap: bool
+    fail_on_gap: bool = False
     """Whether a gap in the range is an error."""
+    source_interval: Interval | None = None
+    """Stored interval to build the klines from; None leaves the choice to the service."""
+    implied_open_times: bool = False
+    """Whether open times that follow from the first one are left out."""
 
 
 def query_from_proto(proto: data_service_pb2.StreamKlinesRequest) -> KlineQuery:
@@ -67,6 +73,7 @@ def query_from_proto(proto: data_service_pb2.StreamKlinesRequest) -> KlineQuery:
     known = data_service_pb2.GapPolicy.values()
     found.check(proto.gap_policy in known, "gap_policy", "must be a value of GapPolicy")
     found.check(proto.expected_revision >= 0, "expected_revision", "must be 0 or more")
+    source = source_from_proto(proto.source_interval, key, found)
     columns = _columns_from_proto(proto, found)
     found.raise_if_any()
     assert key is not None
@@ -79,7 +86,27 @@ def query_from_proto(proto: data_service_pb2.StreamKlinesRequest) -> KlineQuery:
         resume_from_ms=resume_ms,
         expected_revision=proto.expected_revision if proto.HasField("expected_revision") else None,
         fail_on_gap=proto.gap_policy == data_service_pb2.GAP_POLICY_FAIL,
+        source_interval=source,
+        implied_open_times=proto.implied_open_times,
     )
+
+
+def source_from_proto(
+    number: interval_pb2.Interval.ValueType, key: SeriesKey | None, violations: Violations
+) -> Interval | None:
+    """Convert a source_interval, None when it is left out; note one that does not divide the series' interval."""
+    if number == interval_pb2.INTERVAL_UNSPECIFIED:
+        return None
+    source = INTERVAL_FROM_PROTO.get(number)
+    if not violations.check(
+        source is not None, "source_interval", "must be an interval, for example INTERVAL_1_MINUTE"
+    ):
+        return None
+    if source is not None and key is not None and source is not key.interval:
+        violations.check(
+            divides(source, key.interval), "source_interval", f"{source} klines do not make up {key.interval} klines"
+        )
+    return source
 
 
 def list_request_from_proto(proto: data_service_pb2.ListSeriesRequest, *, default_size: int) -> tuple[str, str, int]:
@@ -104,16 +131,26 @@ def gaps_request_from_proto(
     """Return the series, the range (open ends: 1970 and 2100) and the page size."""
     found = Violations()
     key = series_from_proto(proto.series, "series", found)
+    start_ms, end_ms = open_range_from_proto(proto, found)
+    size = page_size_from_proto(proto, found, default=default_size)
+    found.raise_if_any()
+    assert key is not None
+    return key, start_ms, end_ms, size
+
+
+def open_range_from_proto(
+    proto: data_service_pb2.ListGapsRequest | data_service_pb2.CheckSeriesRequest, violations: Violations
+) -> tuple[int, int]:
+    """Return a range either end of which may be left out: 1970 and 2100 then."""
     times = {"start_time": MIN_TIME_MS, "end_time": MAX_TIME_MS}
     for name in times:
         if proto.HasField(name):  # type: ignore[arg-type]
             times[name] = timestamp_from_proto(getattr(proto, name))
-            found.check(MIN_TIME_MS <= times[name] <= MAX_TIME_MS, name, "must be between 1970-01-01 and 2100-01-01")
-    found.check(times["start_time"] < times["end_time"], "end_time", "must be after start_time")
-    size = page_size_from_proto(proto, found, default=default_size)
-    found.raise_if_any()
-    assert key is not None
-    return key, times["start_time"], times["end_time"], size
+            violations.check(
+                MIN_TIME_MS <= times[name] <= MAX_TIME_MS, name, "must be between 1970-01-01 and 2100-01-01"
+            )
+    violations.check(times["start_time"] < times["end_time"], "end_time", "must be after start_time")
+    return times["start_time"], times["end_time"]
 
 
 def columns_to_proto(names: Iterable[str]) -> list[kline_pb2.KlineColumn.ValueType]:

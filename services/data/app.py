@@ -10,6 +10,7 @@ import grpc.aio
 
 from klinecast.api.data.v1 import data_service_pb2, data_service_pb2_grpc
 from services.data.cache import BlockCache
+from services.data.reading import BlockReader
 from services.data.servicer import DataServicer, Parts
 from services.data.settings import DataSettings
 from services.data.store import DataStore
@@ -29,11 +30,13 @@ class DataApp:
     def __init__(self, settings: DataSettings, runtime: Runtime) -> None:
         store = DataStore(runtime.database)
         telemetry = DataTelemetry(runtime.metrics)
+        self._reader = BlockReader(store, BlockCache(settings.cache_bytes), telemetry)
         self._servicer = DataServicer(
             Parts(
                 catalog=store,
                 writer=store,
-                streams=KlineStreams(store, BlockCache(settings.cache_bytes), telemetry),
+                flaws=store,
+                streams=KlineStreams(store, self._reader),
                 telemetry=telemetry,
                 check_running=runtime.check_running,
             )
@@ -43,6 +46,10 @@ class DataApp:
         """Add the servicer."""
         data_service_pb2_grpc.add_DataServiceServicer_to_server(self._servicer, server)
 
+    async def close(self) -> None:
+        """Wait for what still writes."""
+        await self._reader.close()
+
     async def ready(self) -> bool:
         """Tell that nothing but the database is waited for."""
         return True
@@ -51,4 +58,8 @@ class DataApp:
 @asynccontextmanager
 async def build_app(settings: DataSettings, runtime: Runtime) -> AsyncIterator[DataApp]:
     """Open the service without touching the database."""
-    yield DataApp(settings, runtime)
+    app = DataApp(settings, runtime)
+    try:
+        yield app
+    finally:
+        await app.close()

@@ -1,12 +1,14 @@
-"""numpy columns <-> Postgres binary: whole arrays as parameters, whole columns as results, no Python object per value.
+"""numpy columns <-> Postgres binary: whole arrays as parameters, rows to copy in, whole columns as results.
 
-A binary array parameter is a header, then a length word before each element; a column result is the elements alone, as
-`string_agg(float8send(...), '')` glues them. Both are big-endian.
+No Python object per value. An array parameter is a header, then a length word before each element; a row of COPY is the
+number of its fields, then a length word before each; a column result is the elements alone, as
+`string_agg(float8send(...), '')` glues them. All are big-endian.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,8 @@ _ELEMENT = {
     _FLOAT8: np.dtype([("length", ">i4"), ("value", ">f8")]),
     _INT8: np.dtype([("length", ">i4"), ("value", ">i8")]),
 }
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # no flags, no extension
+_COPY_TRAILER = struct.pack(">h", -1)
 _HEADER = struct.Struct(">iiIii")  # dimensions, whether there are NULLs, element oid, length, lower bound
 
 
@@ -69,11 +73,31 @@ def array_parameter(values: Column) -> Float8Array | Int8Array:
     return Int8Array(np.asarray(values, dtype=np.int64))
 
 
+def copy_rows(columns: Mapping[str, Column]) -> bytes:
+    """Return columns of one length, none of whose values is NULL, as the whole input of a COPY ... (FORMAT BINARY)."""
+    fields = [
+        (f"{name}{part}", dtype)
+        for name, values in columns.items()
+        for part, dtype in (("#", ">i4"), ("", ">f8" if values.dtype.kind == "f" else ">i8"))
+    ]
+    rows = np.empty(len(next(iter(columns.values()))), dtype=[("#", ">i2"), *fields])
+    rows["#"] = len(columns)
+    for name, values in columns.items():
+        rows[f"{name}#"] = 8
+        rows[name] = values
+    return _COPY_HEADER + rows.tobytes() + _COPY_TRAILER
+
+
 def column_from_bytes(raw: bytes, name: str) -> Column:
     """Read a glued column as an array of its own in the machine's byte order."""
     if name in ("open_time_ms", "trade_count"):
         return np.frombuffer(raw, dtype=">i8").astype(np.int64)
     return np.frombuffer(raw, dtype=">f8").astype(np.float64)
+
+
+def wire_column(raw: bytes, name: str) -> Column:
+    """Read a sealed column, little-endian as on the wire, where it lies."""
+    return np.frombuffer(raw, dtype="<i8" if name in ("open_time_ms", "trade_count") else "<f8")
 
 
 def _array_bytes(values: Column, oid: int) -> bytes:

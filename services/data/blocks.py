@@ -42,8 +42,12 @@ class Block:
     """First open_time (0 when empty)."""
     last_ms: int
     """Last open_time (0 when empty)."""
+    gap_count: int
+    """Gaps between its first and its last kline."""
     rewrite_revision: int
     """Revision of the series at the last update, delete or insert before the then last open_time; 0 for none."""
+    sealed: bool
+    """Whether it is also kept as columns."""
     in_range: int
     """Klines of it in the range asked for."""
     before_resume: int
@@ -58,8 +62,10 @@ class Snapshot:
     """Id of the series."""
     revision: int
     """Its revision."""
+    first_ms: int
+    """Its first open_time (0 when empty)."""
     last_ms: int
-    """Its last open_time; nothing after it belongs to the snapshot."""
+    """Its last open_time (0 when empty); nothing after it belongs to the snapshot."""
     blocks: tuple[Block, ...]
     """The blocks that touch the range, in order."""
 

@@ -53,6 +53,16 @@ class Deletion:
     """Revision of the series afterwards."""
 
 
+@dataclass(frozen=True, slots=True)
+class Flaws:
+    """What writing a series left on record."""
+
+    rewritten: Sequence[tuple[int, int, int]]
+    """Of each block with rewritten klines: first and last open_time, how many."""
+    refused: Sequence[tuple[str, str, int, int, int]]
+    """Of each failed check: field, reason, how many klines, first and last open_time."""
+
+
 class Catalog(Protocol):
     """Where series are kept."""
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from klinecast.errors import FieldViolation, InvalidArgument
 from klinecast.series import SeriesKey
-from services.data.validation import Columns, Rejection, check_batch
+from services.data.validation import MAX_OPEN_TIME_MS, Columns, Rejection, check_batch
 
 MAX_REPORTED = 100
 
@@ -25,11 +25,30 @@ class WriteCounts:
     """Revision of the series afterwards."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Klines that failed the same check."""
+
+    field: str
+    """Column that failed."""
+    reason: str
+    """Machine-readable."""
+    count: int
+    """How many."""
+    first_ms: int
+    """Lowest open_time of them."""
+    last_ms: int
+    """Highest open_time of them."""
+
+
 class KlineWriter(Protocol):
     """Where klines are written."""
 
-    async def write_klines(self, key: SeriesKey, columns: Columns) -> WriteCounts:
-        """Upsert checked klines, ascending by open_time, in one transaction; create the series when it is new."""
+    async def write_klines(self, key: SeriesKey, columns: Columns, refusals: Sequence[Refusal]) -> WriteCounts:
+        """Upsert checked klines, ascending by open_time, in one transaction; create the series when it is new.
+
+        What was refused is remembered with the series, if there is one.
+        """
 
 
 @dataclass(slots=True)
@@ -63,7 +82,7 @@ class Ingest:
         if checked.rejections and self.fail_on_invalid:
             raise invalid_klines(checked.rejections, self.sent)
         good = len(checked.columns["open_time_ms"])
-        counts = await self.writer.write_klines(self.key, checked.columns)
+        counts = await self.writer.write_klines(self.key, checked.columns, summarise(checked.rejections))
         self.inserted += counts.inserted
         self.updated += counts.updated
         self.unchanged += good - counts.inserted - counts.updated + checked.repeated
@@ -77,6 +96,15 @@ class Ingest:
         self.rejections += tuple(
             Rejection(self.sent + one.index, one.field, one.reason, one.open_time_ms) for one in rejections[:room]
         )
+
+
+def summarise(rejections: Sequence[Rejection]) -> list[Refusal]:
+    """Gather rejections by what failed; open times outside 1970..2100 are not told, they are no times."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for one in rejections:
+        if 0 <= one.open_time_ms < MAX_OPEN_TIME_MS:
+            found.setdefault((one.field, one.reason), []).append(one.open_time_ms)
+    return [Refusal(*what, len(times), min(times), max(times)) for what, times in found.items()]
 
 
 def invalid_klines(rejections: Sequence[Rejection], sent_before: int) -> InvalidArgument:

@@ -11,8 +11,10 @@ import grpc
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1 import data_service_pb2_grpc, series_summary_pb2
-from klinecast.columns import encode_columns
+from klinecast.columns import message_bytes
+from klinecast.convert.checks import check_from_proto, check_to_proto
 from klinecast.convert.data import (
+    KlineQuery,
     delete_request_from_proto,
     gaps_request_from_proto,
     klines_from_proto,
@@ -20,15 +22,17 @@ from klinecast.convert.data import (
     query_from_proto,
     required_series,
 )
-from klinecast.convert.market import series_to_proto
+from klinecast.convert.market import INTERVAL_TO_PROTO, series_to_proto
 from klinecast.errors import FieldViolation, InvalidArgument
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from klinecast.types import MarketType
 from services.data.catalog import Catalog, Gap, SeriesRecord, series_not_found
+from services.data.checking import FlawStore, check_series
 from services.data.ingest import Ingest, KlineWriter
 from services.data.stream import KlinesMessage, KlineStreams
 from services.data.telemetry import DataTelemetry
+from services.runtime.ahead import read_ahead
 from services.runtime.paging import decode_page_token, encode_page_token
 from services.runtime.tenancy import current_tenant
 
@@ -44,6 +48,7 @@ class Parts:
     catalog: Catalog
     writer: KlineWriter
     streams: KlineStreams
+    flaws: FlawStore
     telemetry: DataTelemetry
     check_running: Callable[[], None]
 
@@ -60,7 +65,7 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
         """Store batch after batch; batches before a failure stay stored."""
         ingest: Ingest | None = None
         try:
-            async for request in request_iterator:
+            async for request in read_ahead(request_iterator):
                 self._parts.check_running()
                 if ingest is None:
                     ingest = self._open_ingest(request)
@@ -74,15 +79,16 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
             raise InvalidArgument.of(FieldViolation("series", "is required in the first message"))
         return _ingest_to_proto(ingest)
 
-    async def StreamKlines(
+    async def StreamKlines(  # type: ignore[override]  # its messages go out as the bytes they are
         self, request: pb.StreamKlinesRequest, context: _Context
-    ) -> AsyncIterator[pb.StreamKlinesResponse]:
+    ) -> AsyncIterator[bytes]:
         """Stream the klines of a range as the series stands now."""
-        async with aclosing(self._parts.streams.stream(query_from_proto(request))) as messages:
+        query = query_from_proto(request)
+        async with aclosing(self._parts.streams.stream(query)) as messages:
             async for message in messages:
                 self._parts.check_running()
-                self._parts.telemetry.observe_streamed(len(message.columns["open_time_ms"]))
-                yield _message_to_proto(message)
+                self._parts.telemetry.observe_streamed(message.count)
+                yield _message_to_wire(message, query)
 
     async def ListSeries(self, request: pb.ListSeriesRequest, context: _Context) -> pb.ListSeriesResponse:
         """List series by identity."""
@@ -118,6 +124,10 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
             token = encode_page_token(current_tenant.get(), f"{_GAP_LIST} {key}", [gaps[size - 1].last_ms])
         return pb.ListGapsResponse(gaps=map(_gap_to_proto, gaps[:size]), next_page_token=token)
 
+    async def CheckSeries(self, request: pb.CheckSeriesRequest, context: _Context) -> pb.CheckSeriesResponse:
+        """Report what is doubtful."""
+        return check_to_proto(await check_series(check_from_proto(request), self._parts.streams, self._parts.flaws))
+
     async def DeleteKlines(self, request: pb.DeleteKlinesRequest, context: _Context) -> pb.DeleteKlinesResponse:
         """Delete a range."""
         key, start_ms, end_ms = delete_request_from_proto(request)
@@ -141,16 +151,21 @@ def _series_cursor(token: str) -> SeriesKey | None:
     return SeriesKey(venue, MarketType(market_type), symbol, Interval(interval))
 
 
-def _message_to_proto(message: KlinesMessage) -> pb.StreamKlinesResponse:
-    response = pb.StreamKlinesResponse(
-        next_open_time_ms=int(message.columns["open_time_ms"][-1]) + 1,
+def _message_to_wire(message: KlinesMessage, query: KlineQuery) -> bytes:
+    head = pb.StreamKlinesResponse(
+        next_open_time_ms=message.last_open_time_ms + 1,
         klines_sent=message.klines_sent,
         klines_total=message.klines_total,
-        revision=message.snapshot.revision if message.snapshot else None,
-        last_open_time_ms=message.snapshot.last_ms if message.snapshot else None,
     )
-    encode_columns(response.batch, message.columns)
-    return response
+    if message.opened is not None:
+        head.revision = message.opened.revision
+        head.last_open_time_ms = message.opened.last_open_time_ms
+        head.source_interval = INTERVAL_TO_PROTO[message.opened.source_interval]
+    stretches = message.stretches
+    if query.implied_open_times and message.has_implied_times(query.key.interval):
+        head.first_open_time_ms = message.first_open_time_ms
+        stretches = [{name: stretch[name] for name in query.columns} for stretch in stretches]
+    return message_bytes(head, "batch", stretches)
 
 
 def _ingest_to_proto(ingest: Ingest) -> pb.IngestKlinesResponse:

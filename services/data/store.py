@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from psycopg.rows import namedtuple_row
 
 from klinecast.columns import Column
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from klinecast.types import MarketType
-from services.data import statements
-from services.data.arrays import Int8Array, array_parameter, column_from_bytes, register_arrays
-from services.data.blocks import Block, Snapshot, block_of, block_span_ms, max_step_ms
-from services.data.catalog import Deletion, Gap, SeriesRecord, gaps_between
-from services.data.ingest import WriteCounts
+from services.data import statements, writing
+from services.data.arrays import column_from_bytes, wire_column
+from services.data.blocks import Block, Snapshot, block_of
+from services.data.cache import BlockKey
+from services.data.catalog import Deletion, Flaws, Gap, SeriesRecord, gaps_between
+from services.data.ingest import Refusal, WriteCounts
 from services.data.tables import series
 from services.data.validation import Columns
+from services.data.writing import identity, parameters_of
 from services.runtime.database import Database, DriverConnection
 
 _ORDER = (series.c.venue, series.c.market_type, series.c.symbol, series.c.span_ms)
-_BEFORE_ALL = -1
 
 
 class DataStore:
@@ -56,70 +58,88 @@ class DataStore:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _record(row)
 
-    async def write_klines(self, key: SeriesKey, columns: Columns) -> WriteCounts:
+    async def write_klines(self, key: SeriesKey, columns: Columns, refusals: Sequence[Refusal]) -> WriteCounts:
         """Upsert checked klines, ascending by open_time, in one transaction; create the series when it is new."""
         async with self._database.driver() as driver:
-            locked = await _lock_series(driver, key)
-            if not len(columns["open_time_ms"]):
-                return WriteCounts(0, 0, locked[1] if locked else 0)
-            if locked is None:
-                await driver.execute(statements.INSERT_SERIES, _identity(key))
-                locked = await _lock_series(driver, key)
-                assert locked is not None
-            return await _upsert(driver, key, columns, *locked)
+            return await writing.write_klines(driver, key, columns, refusals)
 
     async def delete_klines(self, key: SeriesKey, start_ms: int, end_ms: int) -> Deletion | None:
         """Delete the klines of [start, end); None for an unknown series."""
         async with self._database.driver() as driver:
-            locked = await _lock_series(driver, key)
-            if locked is None:
+            return await writing.delete_klines(driver, key, start_ms, end_ms)
+
+    async def list_siblings(self, key: SeriesKey) -> list[SeriesRecord]:
+        """Return the stored series of the same market with any interval; those without klines are left out."""
+        async with self._database.single() as driver, driver.cursor(row_factory=namedtuple_row) as cursor:
+            await cursor.execute(statements.LIST_SIBLINGS, identity(key), prepare=True)
+            return [_record(row) for row in await cursor.fetchall()]
+
+    async def load_flaws(self, key: SeriesKey, start_ms: int, end_ms: int) -> Flaws | None:
+        """Return what was rewritten and refused in [start, end); None for an unknown series."""
+        async with self._database.driver() as driver:
+            found = await (await driver.execute(statements.FIND_SERIES, identity(key))).fetchone()
+            if found is None:
                 return None
-            series_id, revision, _ = locked
-            parameters = _parameters(key, series_id, start=start_ms, end=end_ms)
-            gone = await (await driver.execute(statements.DELETE_KLINES, parameters)).fetchall()
-            if not gone:
-                return Deletion(0, revision)
-            parameters |= {"revision": revision + 1, "blocks": [block for block, _ in gone]}
-            await driver.execute(statements.RECOUNT_BLOCKS, parameters)
-            await _refresh(driver, parameters)
-            return Deletion(sum(count for _, count in gone), revision + 1)
+            parameters = parameters_of(key, found[0], start=start_ms, end=end_ms) | _block_range(key, start_ms, end_ms)
+            rewritten = await driver.execute(statements.LIST_REWRITTEN, parameters)
+            refused = await driver.execute(statements.LIST_REFUSED, parameters)
+            return Flaws(await rewritten.fetchall(), await refused.fetchall())
 
     async def load_snapshot(self, key: SeriesKey, start_ms: int, end_ms: int, *, resume_ms: int) -> Snapshot | None:
         """Return the series and its blocks of [start, end) as they stand now; None for an unknown series."""
-        parameters = _identity(key) | {
-            "start": start_ms,
-            "end": end_ms,
-            "resume": resume_ms,
-            "first_block": block_of(start_ms, key.interval),
-            "last_block": block_of(end_ms - 1, key.interval),
-        }
-        async with self._database.driver() as driver:
+        wanted = {"start": start_ms, "end": end_ms, "resume": resume_ms} | _block_range(key, start_ms, end_ms)
+        parameters = identity(key) | parameters_of(key, 0, **wanted)
+        async with self._database.single() as driver:
             cursor = await driver.execute(statements.LOAD_SNAPSHOT, parameters, prepare=True)
             rows = await cursor.fetchall()
         if not rows:
             return None
-        series_id, revision, last_ms = rows[0][:3]
-        return Snapshot(series_id, revision, last_ms, tuple(Block(*row[3:]) for row in rows if row[3] is not None))
+        series_id, revision, first_ms, last_ms = rows[0][:4]
+        blocks = tuple(Block(*row[4:]) for row in rows if row[4] is not None)
+        return Snapshot(series_id, revision, first_ms, last_ms, blocks)
+
+    async def load_last_rewrite(self, series_id: int, first_block: int, last_block: int) -> int:
+        """Return the revision of the last rewrite in a run of blocks, 0 for none."""
+        parameters = {"series_id": series_id, "first_block": first_block, "last_block": last_block}
+        async with self._database.single() as driver:
+            row = await (await driver.execute(statements.LAST_REWRITE, parameters, prepare=True)).fetchone()
+        assert row is not None
+        return int(row[0])
 
     async def load_klines(
         self, series_id: int, block: int, first_ms: int, last_ms: int, *, columns: Sequence[str]
     ) -> tuple[int, dict[str, Column]]:
-        """Return the block's present rewrite_revision and its klines from first to last, both inclusive."""
+        """Return the block's present rewrite_revision and columns of its klines from first to last, both inclusive."""
         parameters = {"series_id": series_id, "block": block, "first": first_ms, "last": last_ms}
-        async with self._database.driver() as driver, driver.cursor(binary=True) as cursor:
+        async with self._database.single() as driver, driver.cursor(binary=True) as cursor:
             await cursor.execute(statements.read_block(columns), parameters, prepare=True)
             row = await cursor.fetchone()
         assert row is not None, "a block row is never removed"
-        names = ("open_time_ms", *columns)
-        return row[0], {name: column_from_bytes(raw, name) for name, raw in zip(names, row[1:], strict=True)}
+        return row[0], {name: column_from_bytes(raw, name) for name, raw in zip(columns, row[1:], strict=True)}
+
+    async def load_sealed(self, key: BlockKey, columns: Sequence[str]) -> tuple[int, Columns | None]:
+        """Return the block's present rewrite_revision and its sealed columns; None unless all of them are there."""
+        async with self._database.single() as driver, driver.cursor(binary=True) as cursor:
+            await cursor.execute(statements.read_sealed(columns), _block_parameters(key), prepare=True)
+            row = await cursor.fetchone()
+        assert row is not None, "a block row is never removed"
+        if any(raw is None for raw in row[1:]):
+            return row[0], None
+        return row[0], {name: wire_column(raw, name) for name, raw in zip(columns, row[1:], strict=True)}
+
+    async def seal_block(self, key: BlockKey, columns: Columns) -> None:
+        """Keep columns of a finished block."""
+        raw = {name: np.ascontiguousarray(values).data.cast("B") for name, values in columns.items()}
+        async with self._database.single() as driver:
+            await driver.execute(statements.seal_block(list(columns)), _block_parameters(key) | raw, binary=True)
 
     async def list_gaps(self, key: SeriesKey, start_ms: int, end_ms: int, *, limit: int) -> list[Gap] | None:
         """Return the first gaps that end at or after start and start before end; None for an unknown series."""
         async with self._database.driver() as driver:
-            found = await (await driver.execute(statements.FIND_SERIES, _identity(key))).fetchone()
+            found = await (await driver.execute(statements.FIND_SERIES, identity(key))).fetchone()
             if found is None:
                 return None
-            parameters = _parameters(key, found[0], start=start_ms, limit=limit)
+            parameters = parameters_of(key, found[0], start=start_ms, limit=limit)
             return await _find_gaps(driver, key.interval, parameters, end_ms)
 
 
@@ -143,55 +163,20 @@ async def _find_gaps(
     return found[:limit]
 
 
-async def _lock_series(driver: DriverConnection, key: SeriesKey) -> tuple[int, int, int | None] | None:
-    cursor = await driver.execute(statements.LOCK_SERIES, _identity(key))
-    return await cursor.fetchone()
-
-
-async def _upsert(
-    driver: DriverConnection, key: SeriesKey, columns: Columns, series_id: int, revision: int, last: int | None
-) -> WriteCounts:
-    register_arrays(driver)
-    parameters = _parameters(
-        key, series_id, revision=revision + 1, last_open_time=_BEFORE_ALL if last is None else last
-    )
-    arrays = {name: array_parameter(values) for name, values in columns.items()}
-    changed = await (await driver.execute(statements.UPSERT_KLINES, parameters | arrays)).fetchall()
-    if not changed:
-        return WriteCounts(0, 0, revision)
-    await _refresh(driver, parameters | {"blocks": [row[0] for row in changed]})
-    return WriteCounts(sum(row[1] for row in changed), sum(row[2] for row in changed), revision + 1)
-
-
-async def _refresh(driver: DriverConnection, parameters: dict[str, Any]) -> None:
-    """Make gap counts of changed blocks and the series row right."""
-    register_arrays(driver)
-    blocks = Int8Array(np.asarray(parameters["blocks"], dtype=np.int64))
-    await driver.execute(statements.RECOUNT_GAPS, parameters | {"blocks": blocks})
-    await driver.execute(statements.REFRESH_SERIES, parameters)
-
-
-def _identity(key: SeriesKey) -> dict[str, Any]:
+def _block_parameters(key: BlockKey) -> dict[str, Any]:
     return {
-        "venue": key.venue,
-        "market_type": key.market_type.value,
-        "symbol": key.symbol,
-        "interval": key.interval.value,
-        "span": key.interval.span_ms,
+        "series_id": key.series_id,
+        "block": key.block,
+        "rewrite_revision": key.rewrite_revision,
+        "kline_count": key.kline_count,
     }
 
 
-def _parameters(key: SeriesKey, series_id: int, **more: Any) -> dict[str, Any]:
-    return {
-        "series_id": series_id,
-        "block_span": block_span_ms(key.interval),
-        "max_step": max_step_ms(key.interval),
-        "full_step": 1 if key.interval is Interval.MONTH else key.interval.span_ms,
-        **more,
-    }
+def _block_range(key: SeriesKey, start_ms: int, end_ms: int) -> dict[str, int]:
+    return {"first_block": block_of(start_ms, key.interval), "last_block": block_of(end_ms - 1, key.interval)}
 
 
-def _record(row: sa.Row[Any]) -> SeriesRecord:
+def _record(row: Any) -> SeriesRecord:
     return SeriesRecord(
         key=SeriesKey(row.venue, MarketType(row.market_type), row.symbol, Interval(row.interval)),
         first_ms=row.first_open_time,

@@ -56,5 +56,29 @@ kline_blocks = sa.Table(
     sa.Column("gap_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("append_revision", sa.BigInteger, nullable=False),
     sa.Column("rewrite_revision", sa.BigInteger, nullable=False),
+    sa.Column("rewritten_count", sa.BigInteger, nullable=False, server_default="0"),
     sa.PrimaryKeyConstraint("series_id", "block", name="kline_blocks_pkey"),
+)
+
+refused_klines = sa.Table(
+    "refused_klines",
+    metadata,
+    sa.Column("series_id", sa.BigInteger, sa.ForeignKey("data.series.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("field", _NAME, nullable=False),
+    sa.Column("reason", _NAME, nullable=False),
+    sa.Column("kline_count", sa.BigInteger, nullable=False),
+    sa.Column("first_open_time", sa.BigInteger, nullable=False),
+    sa.Column("last_open_time", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("series_id", "field", "reason", name="refused_klines_pkey"),
+)
+
+sealed_blocks = sa.Table(
+    "sealed_blocks",
+    metadata,
+    sa.Column("series_id", sa.BigInteger, sa.ForeignKey("data.series.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("block", sa.BigInteger, nullable=False),
+    sa.Column("rewrite_revision", sa.BigInteger, nullable=False),
+    sa.Column("kline_count", sa.Integer, nullable=False),
+    *(sa.Column(column.name, sa.LargeBinary) for column in klines.columns if column.name != "series_id"),
+    sa.PrimaryKeyConstraint("series_id", "block", name="sealed_blocks_pkey"),
 )

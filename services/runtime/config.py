@@ -72,6 +72,8 @@ class LimitSettings(Section):
     """Calls beyond it are refused at once with RESOURCE_EXHAUSTED; none means no bound."""
     max_concurrent_streams: int = Field(default=1000, ge=1)
     """Calls of one connection beyond it wait in the client."""
+    stream_stall_s: float = Field(default=60.0, gt=0)
+    """A reader that takes nothing for so long while a message waits for it is ended."""
 
 
 class TracingSettings(Section):

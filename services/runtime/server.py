@@ -196,7 +196,7 @@ def _start_page(runtime: Runtime, settings: RuntimeSettings) -> MetricsServer:
 
 def _new_server(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls) -> grpc.aio.Server:
     return grpc.aio.server(
-        interceptors=[ChainInterceptor(_arounds(settings, runtime, calls))],
+        interceptors=[ChainInterceptor(_arounds(settings, runtime, calls), settings.limits.stream_stall_s)],
         options=server_options(settings.limits),
     )
 

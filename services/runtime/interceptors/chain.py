@@ -7,6 +7,7 @@ closed, in their own task.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -15,7 +16,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from klinecast.errors import FieldViolation, InvalidArgument, KlinecastError
+from klinecast.errors import FieldViolation, InvalidArgument, KlinecastError, ResourceExhausted
 from services.runtime.errors import build_status
 from services.runtime.interceptors.call import Around, Call, Method, metadata_of, method_of
 
@@ -26,10 +27,11 @@ _UNKNOWN_METHOD = build_status(grpc.StatusCode.UNIMPLEMENTED, KlinecastError("no
 
 
 class ChainInterceptor(grpc.aio.ServerInterceptor):
-    """The only interceptor of a server; `arounds` are entered first to last."""
+    """The only interceptor of a server; `arounds` are entered first to last, `stall_s` bounds each write."""
 
-    def __init__(self, arounds: Sequence[Around]) -> None:
+    def __init__(self, arounds: Sequence[Around], stall_s: float) -> None:
         self._arounds = tuple(arounds)
+        self._stall_s = stall_s
 
     async def intercept_service(
         self,
@@ -40,16 +42,18 @@ class ChainInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return _unknown_method_handler()
-        return wrap_handler(handler, handler_call_details, self._arounds)
+        return wrap_handler(handler, handler_call_details, self._arounds, self._stall_s)
 
 
-def wrap_handler(handler: Handler, details: grpc.HandlerCallDetails, arounds: Sequence[Around]) -> Handler:
+def wrap_handler(
+    handler: Handler, details: grpc.HandlerCallDetails, arounds: Sequence[Around], stall_s: float
+) -> Handler:
     """Return a handler of the same shape that runs the given one inside the arounds."""
     method = method_of(
         details.method, request_streaming=handler.request_streaming, response_streaming=handler.response_streaming
     )
     metadata = metadata_of(details.invocation_metadata)
-    respond = _stream_responder(handler) if handler.response_streaming else _unary_responder(handler)
+    respond = _stream_responder(handler, stall_s) if handler.response_streaming else _unary_responder(handler)
 
     async def behaviour(raw_request: Any, context: Context) -> Any:
         call = Call(method, context, metadata)
@@ -71,7 +75,7 @@ def _unary_responder(handler: Handler) -> Callable[[Any, Context], Awaitable[Any
     return respond
 
 
-def _stream_responder(handler: Handler) -> Callable[[Any, Context], Awaitable[None]]:
+def _stream_responder(handler: Handler, stall_s: float) -> Callable[[Any, Context], Awaitable[None]]:
     behaviour = _behaviour(handler)
     if not inspect.isasyncgenfunction(behaviour):
         return behaviour
@@ -79,9 +83,17 @@ def _stream_responder(handler: Handler) -> Callable[[Any, Context], Awaitable[No
     async def respond(request: Any, context: Context) -> None:
         async with aclosing(behaviour(request, context)) as responses:
             async for response in responses:
-                await context.write(response)
+                await _write(context, response, stall_s)
 
     return respond
+
+
+async def _write(context: Context, response: Any, stall_s: float) -> None:
+    try:
+        async with asyncio.timeout(stall_s):
+            await context.write(response)
+    except TimeoutError:
+        raise ResourceExhausted(f"the reader took nothing for {stall_s:g} s", reason="READER_STALLED") from None
 
 
 def _behaviour(handler: Handler) -> Behaviour:
@@ -112,12 +124,20 @@ def _parse(handler: Handler, raw_request: Any) -> Any:
 
 def _method_handler(handler: Handler, method: Method, behaviour: Behaviour) -> Handler:
     if method.type == "server_stream":
-        return grpc.unary_stream_rpc_method_handler(behaviour, None, handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(behaviour, None, _serializer(handler))
     if method.type == "bidi_stream":
-        return grpc.stream_stream_rpc_method_handler(behaviour, None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(behaviour, None, _serializer(handler))
     if method.type == "client_stream":
         return grpc.stream_unary_rpc_method_handler(behaviour, None, None)
     return grpc.unary_unary_rpc_method_handler(behaviour, None, None)
+
+
+def _serializer(handler: Handler) -> Callable[[Any], bytes] | None:
+    """Let hot streams yield the bytes of their messages, written without building the message first."""
+    serialize = handler.response_serializer
+    if serialize is None:
+        return None
+    return lambda message: message if type(message) is bytes else serialize(message)
 
 
 def _unknown_method_handler() -> Handler:

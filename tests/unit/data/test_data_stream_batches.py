@@ -19,7 +19,8 @@ async def test_messages_hold_every_kline_once_and_are_full_but_the_last(parts, s
         for stretch in stretches:
             yield {"open_time_ms": stretch, "close": stretch * 2.0}
 
-    batches = [batch async for batch in rebatch(blocks(), size)]
+    gathered = [batch async for batch in rebatch(blocks(), size)]
+    batches = [{name: np.concatenate([one[name] for one in batch]) for name in batch[0]} for batch in gathered]
     found = [number for batch in batches for number in batch["open_time_ms"]]
     assert found == list(numbers)
     assert all((batch["close"] == batch["open_time_ms"] * 2.0).all() for batch in batches)

@@ -23,48 +23,77 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from klinecast.api.data.v1 import finding_pb2 as klinecast_dot_api_dot_data_dot_v1_dot_finding__pb2
+from klinecast.api.data.v1 import indicator_pb2 as klinecast_dot_api_dot_data_dot_v1_dot_indicator__pb2
 from klinecast.api.data.v1 import series_summary_pb2 as klinecast_dot_api_dot_data_dot_v1_dot_series__summary__pb2
+from klinecast.api.market.v1 import interval_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_interval__pb2
 from klinecast.api.market.v1 import kline_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_kline__pb2
 from klinecast.api.market.v1 import series_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_series__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(klinecast/api/data/v1/data_service.proto\x12\x15klinecast.api.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*klinecast/api/data/v1/series_summary.proto\x1a#klinecast/api/market/v1/kline.proto\x1a$klinecast/api/market/v1/series.proto\"\xb0\x01\n\x13IngestKlinesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12\x34\n\non_invalid\x18\x02 \x01(\x0e\x32 .klinecast.api.data.v1.OnInvalid\x12\x32\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32#.klinecast.api.market.v1.KlineBatch\"\xaa\x01\n\x14IngestKlinesResponse\x12\x10\n\x08inserted\x18\x01 \x01(\x03\x12\x0f\n\x07updated\x18\x02 \x01(\x03\x12\x11\n\tunchanged\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x38\n\nrejections\x18\x06 \x03(\x0b\x32$.klinecast.api.data.v1.RejectedKline\"S\n\rRejectedKline\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0copen_time_ms\x18\x04 \x01(\x03\"\x9f\x03\n\x13StreamKlinesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nbatch_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x35\n\x07\x63olumns\x18\x05 \x03(\x0e\x32$.klinecast.api.market.v1.KlineColumn\x12\x1b\n\x0eresume_from_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x34\n\ngap_policy\x18\x08 \x01(\x0e\x32 .klinecast.api.data.v1.GapPolicyB\r\n\x0b_batch_sizeB\x11\n\x0f_resume_from_msB\x14\n\x12_expected_revision\"\xea\x01\n\x14StreamKlinesResponse\x12\x32\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32#.klinecast.api.market.v1.KlineBatch\x12\x19\n\x11next_open_time_ms\x18\x02 \x01(\x03\x12\x13\n\x0bklines_sent\x18\x03 \x01(\x03\x12\x14\n\x0cklines_total\x18\x04 \x01(\x03\x12\x15\n\x08revision\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11last_open_time_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_revisionB\x14\n\x12_last_open_time_ms\"l\n\x11ListSeriesRequest\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x16\n\tpage_size\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"c\n\x12ListSeriesResponse\x12\x34\n\x06series\x18\x01 \x03(\x0b\x32$.klinecast.api.data.v1.SeriesSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10GetSeriesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\"I\n\x11GetSeriesResponse\x12\x34\n\x06series\x18\x01 \x01(\x0b\x32$.klinecast.api.data.v1.SeriesSummary\"\xda\x01\n\x0fListGapsRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\tpage_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x05 \x01(\tB\x0c\n\n_page_size\"U\n\x10ListGapsResponse\x12(\n\x04gaps\x18\x01 \x03(\x0b\x32\x1a.klinecast.api.data.v1.Gap\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\x13\x44\x65leteKlinesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x14\x44\x65leteKlinesResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03*S\n\tOnInvalid\x12\x1a\n\x16ON_INVALID_UNSPECIFIED\x10\x00\x12\x15\n\x11ON_INVALID_REJECT\x10\x01\x12\x13\n\x0fON_INVALID_FAIL\x10\x02*Q\n\tGapPolicy\x12\x1a\n\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fGAP_POLICY_SKIP\x10\x01\x12\x13\n\x0fGAP_POLICY_FAIL\x10\x02\x32\xec\x04\n\x0b\x44\x61taService\x12i\n\x0cIngestKlines\x12*.klinecast.api.data.v1.IngestKlinesRequest\x1a+.klinecast.api.data.v1.IngestKlinesResponse(\x01\x12i\n\x0cStreamKlines\x12*.klinecast.api.data.v1.StreamKlinesRequest\x1a+.klinecast.api.data.v1.StreamKlinesResponse0\x01\x12\x61\n\nListSeries\x12(.klinecast.api.data.v1.ListSeriesRequest\x1a).klinecast.api.data.v1.ListSeriesResponse\x12^\n\tGetSeries\x12\'.klinecast.api.data.v1.GetSeriesRequest\x1a(.klinecast.api.data.v1.GetSeriesResponse\x12[\n\x08ListGaps\x12&.klinecast.api.data.v1.ListGapsRequest\x1a\'.klinecast.api.data.v1.ListGapsResponse\x12g\n\x0c\x44\x65leteKlines\x12*.klinecast.api.data.v1.DeleteKlinesRequest\x1a+.klinecast.api.data.v1.DeleteKlinesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(klinecast/api/data/v1/data_service.proto\x12\x15klinecast.api.data.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#klinecast/api/data/v1/finding.proto\x1a%klinecast/api/data/v1/indicator.proto\x1a*klinecast/api/data/v1/series_summary.proto\x1a&klinecast/api/market/v1/interval.proto\x1a#klinecast/api/market/v1/kline.proto\x1a$klinecast/api/market/v1/series.proto\"\xb0\x01\n\x13IngestKlinesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12\x34\n\non_invalid\x18\x02 \x01(\x0e\x32 .klinecast.api.data.v1.OnInvalid\x12\x32\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32#.klinecast.api.market.v1.KlineBatch\"\xaa\x01\n\x14IngestKlinesResponse\x12\x10\n\x08inserted\x18\x01 \x01(\x03\x12\x0f\n\x07updated\x18\x02 \x01(\x03\x12\x11\n\tunchanged\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x38\n\nrejections\x18\x06 \x03(\x0b\x32$.klinecast.api.data.v1.RejectedKline\"S\n\rRejectedKline\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0copen_time_ms\x18\x04 \x01(\x03\"\xf7\x03\n\x13StreamKlinesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nbatch_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x35\n\x07\x63olumns\x18\x05 \x03(\x0e\x32$.klinecast.api.market.v1.KlineColumn\x12\x1b\n\x0eresume_from_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x34\n\ngap_policy\x18\x08 \x01(\x0e\x32 .klinecast.api.data.v1.GapPolicy\x12:\n\x0fsource_interval\x18\t \x01(\x0e\x32!.klinecast.api.market.v1.Interval\x12\x1a\n\x12implied_open_times\x18\n \x01(\x08\x42\r\n\x0b_batch_sizeB\x11\n\x0f_resume_from_msB\x14\n\x12_expected_revision\"\xde\x02\n\x14StreamKlinesResponse\x12\x32\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32#.klinecast.api.market.v1.KlineBatch\x12\x19\n\x11next_open_time_ms\x18\x02 \x01(\x03\x12\x13\n\x0bklines_sent\x18\x03 \x01(\x03\x12\x14\n\x0cklines_total\x18\x04 \x01(\x03\x12\x15\n\x08revision\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11last_open_time_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12:\n\x0fsource_interval\x18\x07 \x01(\x0e\x32!.klinecast.api.market.v1.Interval\x12\x1f\n\x12\x66irst_open_time_ms\x18\x08 \x01(\x03H\x02\x88\x01\x01\x42\x0b\n\t_revisionB\x14\n\x12_last_open_time_msB\x15\n\x13_first_open_time_ms\"\xe1\x04\n\x17StreamIndicatorsRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nbatch_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x34\n\nindicators\x18\x05 \x03(\x0b\x32 .klinecast.api.data.v1.Indicator\x12\x1b\n\x0eresume_from_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11\x65xpected_revision\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12:\n\x0fsource_interval\x18\x08 \x01(\x0e\x32!.klinecast.api.market.v1.Interval\x12t\n\x1c\x65xpected_indicator_revisions\x18\t \x03(\x0b\x32N.klinecast.api.data.v1.StreamIndicatorsRequest.ExpectedIndicatorRevisionsEntry\x1a\x41\n\x1f\x45xpectedIndicatorRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\r\n\x0b_batch_sizeB\x11\n\x0f_resume_from_msB\x14\n\x12_expected_revision\"\xc9\x03\n\x18StreamIndicatorsResponse\x12\x34\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32%.klinecast.api.data.v1.IndicatorBatch\x12\x19\n\x11next_open_time_ms\x18\x02 \x01(\x03\x12\x11\n\trows_sent\x18\x03 \x01(\x03\x12\x12\n\nrows_total\x18\x04 \x01(\x03\x12\x15\n\x08revision\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11last_open_time_ms\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12:\n\x0fsource_interval\x18\x07 \x01(\x0e\x32!.klinecast.api.market.v1.Interval\x12\x64\n\x13indicator_revisions\x18\x08 \x03(\x0b\x32G.klinecast.api.data.v1.StreamIndicatorsResponse.IndicatorRevisionsEntry\x1a\x39\n\x17IndicatorRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x0b\n\t_revisionB\x14\n\x12_last_open_time_ms\"\xbe\x01\n\x17IngestIndicatorsRequest\x12\x36\n\x06series\x18\x01 \x01(\x0b\x32&.klinecast.api.data.v1.IndicatorSeries\x12\x34\n\non_invalid\x18\x02 \x01(\x0e\x32 .klinecast.api.data.v1.OnInvalid\x12\x35\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32&.klinecast.api.data.v1.IndicatorValues\"\xb7\x01\n\x18IngestIndicatorsResponse\x12\x10\n\x08inserted\x18\x01 \x01(\x03\x12\x0f\n\x07updated\x18\x02 \x01(\x03\x12\x11\n\tunchanged\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x41\n\nrejections\x18\x06 \x03(\x0b\x32-.klinecast.api.data.v1.RejectedIndicatorValue\"\\\n\x16RejectedIndicatorValue\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0copen_time_ms\x18\x04 \x01(\x03\"u\n\x1aListIndicatorSeriesRequest\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x16\n\tpage_size\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"u\n\x1bListIndicatorSeriesResponse\x12=\n\x06series\x18\x01 \x03(\x0b\x32-.klinecast.api.data.v1.IndicatorSeriesSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x11ListSeriesRequest\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x16\n\tpage_size\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0c\n\n_page_size\"c\n\x12ListSeriesResponse\x12\x34\n\x06series\x18\x01 \x03(\x0b\x32$.klinecast.api.data.v1.SeriesSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10GetSeriesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\"I\n\x11GetSeriesResponse\x12\x34\n\x06series\x18\x01 \x01(\x0b\x32$.klinecast.api.data.v1.SeriesSummary\"\xda\x01\n\x0fListGapsRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\tpage_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x05 \x01(\tB\x0c\n\n_page_size\"U\n\x10ListGapsResponse\x12(\n\x04gaps\x18\x01 \x03(\x0b\x32\x1a.klinecast.api.data.v1.Gap\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaf\x02\n\x12\x43heckSeriesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\njump_bound\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12zero_volume_klines\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0cmax_findings\x18\x06 \x01(\x05H\x02\x88\x01\x01\x42\r\n\x0b_jump_boundB\x15\n\x13_zero_volume_klinesB\x0f\n\r_max_findings\"\xa3\x01\n\x13\x43heckSeriesResponse\x12\x13\n\x0bkline_count\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x30\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x1e.klinecast.api.data.v1.Finding\x12\x33\n\x06\x63ounts\x18\x04 \x03(\x0b\x32#.klinecast.api.data.v1.FindingCount\"\xa4\x01\n\x13\x44\x65leteKlinesRequest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x14\x44\x65leteKlinesResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03*S\n\tOnInvalid\x12\x1a\n\x16ON_INVALID_UNSPECIFIED\x10\x00\x12\x15\n\x11ON_INVALID_REJECT\x10\x01\x12\x13\n\x0fON_INVALID_FAIL\x10\x02*Q\n\tGapPolicy\x12\x1a\n\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fGAP_POLICY_SKIP\x10\x01\x12\x13\n\x0fGAP_POLICY_FAIL\x10\x02\x32\xbe\x08\n\x0b\x44\x61taService\x12i\n\x0cIngestKlines\x12*.klinecast.api.data.v1.IngestKlinesRequest\x1a+.klinecast.api.data.v1.IngestKlinesResponse(\x01\x12i\n\x0cStreamKlines\x12*.klinecast.api.data.v1.StreamKlinesRequest\x1a+.klinecast.api.data.v1.StreamKlinesResponse0\x01\x12u\n\x10StreamIndicators\x12..klinecast.api.data.v1.StreamIndicatorsRequest\x1a/.klinecast.api.data.v1.StreamIndicatorsResponse0\x01\x12u\n\x10IngestIndicators\x12..klinecast.api.data.v1.IngestIndicatorsRequest\x1a/.klinecast.api.data.v1.IngestIndicatorsResponse(\x01\x12|\n\x13ListIndicatorSeries\x12\x31.klinecast.api.data.v1.ListIndicatorSeriesRequest\x1a\x32.klinecast.api.data.v1.ListIndicatorSeriesResponse\x12\x61\n\nListSeries\x12(.klinecast.api.data.v1.ListSeriesRequest\x1a).klinecast.api.data.v1.ListSeriesResponse\x12^\n\tGetSeries\x12\'.klinecast.api.data.v1.GetSeriesRequest\x1a(.klinecast.api.data.v1.GetSeriesResponse\x12[\n\x08ListGaps\x12&.klinecast.api.data.v1.ListGapsRequest\x1a\'.klinecast.api.data.v1.ListGapsResponse\x12\x64\n\x0b\x43heckSeries\x12).klinecast.api.data.v1.CheckSeriesRequest\x1a*.klinecast.api.data.v1.CheckSeriesResponse\x12g\n\x0c\x44\x65leteKlines\x12*.klinecast.api.data.v1.DeleteKlinesRequest\x1a+.klinecast.api.data.v1.DeleteKlinesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'klinecast.api.data.v1.data_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ONINVALID']._serialized_start=2200
-  _globals['_ONINVALID']._serialized_end=2283
-  _globals['_GAPPOLICY']._serialized_start=2285
-  _globals['_GAPPOLICY']._serialized_end=2366
-  _globals['_INGESTKLINESREQUEST']._serialized_start=220
-  _globals['_INGESTKLINESREQUEST']._serialized_end=396
-  _globals['_INGESTKLINESRESPONSE']._serialized_start=399
-  _globals['_INGESTKLINESRESPONSE']._serialized_end=569
-  _globals['_REJECTEDKLINE']._serialized_start=571
-  _globals['_REJECTEDKLINE']._serialized_end=654
-  _globals['_STREAMKLINESREQUEST']._serialized_start=657
-  _globals['_STREAMKLINESREQUEST']._serialized_end=1072
-  _globals['_STREAMKLINESRESPONSE']._serialized_start=1075
-  _globals['_STREAMKLINESRESPONSE']._serialized_end=1309
-  _globals['_LISTSERIESREQUEST']._serialized_start=1311
-  _globals['_LISTSERIESREQUEST']._serialized_end=1419
-  _globals['_LISTSERIESRESPONSE']._serialized_start=1421
-  _globals['_LISTSERIESRESPONSE']._serialized_end=1520
-  _globals['_GETSERIESREQUEST']._serialized_start=1522
-  _globals['_GETSERIESREQUEST']._serialized_end=1589
-  _globals['_GETSERIESRESPONSE']._serialized_start=1591
-  _globals['_GETSERIESRESPONSE']._serialized_end=1664
-  _globals['_LISTGAPSREQUEST']._serialized_start=1667
-  _globals['_LISTGAPSREQUEST']._serialized_end=1885
-  _globals['_LISTGAPSRESPONSE']._serialized_start=1887
-  _globals['_LISTGAPSRESPONSE']._serialized_end=1972
-  _globals['_DELETEKLINESREQUEST']._serialized_start=1975
-  _globals['_DELETEKLINESREQUEST']._serialized_end=2139
-  _globals['_DELETEKLINESRESPONSE']._serialized_start=2141
-  _globals['_DELETEKLINESRESPONSE']._serialized_end=2198
-  _globals['_DATASERVICE']._serialized_start=2369
-  _globals['_DATASERVICE']._serialized_end=2989
+  _globals['_STREAMINDICATORSREQUEST_EXPECTEDINDICATORREVISIONSENTRY']._loaded_options = None
+  _globals['_STREAMINDICATORSREQUEST_EXPECTEDINDICATORREVISIONSENTRY']._serialized_options = b'8\001'
+  _globals['_STREAMINDICATORSRESPONSE_INDICATORREVISIONSENTRY']._loaded_options = None
+  _globals['_STREAMINDICATORSRESPONSE_INDICATORREVISIONSENTRY']._serialized_options = b'8\001'
+  _globals['_ONINVALID']._serialized_start=4775
+  _globals['_ONINVALID']._serialized_end=4858
+  _globals['_GAPPOLICY']._serialized_start=4860
+  _globals['_GAPPOLICY']._serialized_end=4941
+  _globals['_INGESTKLINESREQUEST']._serialized_start=336
+  _globals['_INGESTKLINESREQUEST']._serialized_end=512
+  _globals['_INGESTKLINESRESPONSE']._serialized_start=515
+  _globals['_INGESTKLINESRESPONSE']._serialized_end=685
+  _globals['_REJECTEDKLINE']._serialized_start=687
+  _globals['_REJECTEDKLINE']._serialized_end=770
+  _globals['_STREAMKLINESREQUEST']._serialized_start=773
+  _globals['_STREAMKLINESREQUEST']._serialized_end=1276
+  _globals['_STREAMKLINESRESPONSE']._serialized_start=1279
+  _globals['_STREAMKLINESRESPONSE']._serialized_end=1629
+  _globals['_STREAMINDICATORSREQUEST']._serialized_start=1632
+  _globals['_STREAMINDICATORSREQUEST']._serialized_end=2241
+  _globals['_STREAMINDICATORSREQUEST_EXPECTEDINDICATORREVISIONSENTRY']._serialized_start=2120
+  _globals['_STREAMINDICATORSREQUEST_EXPECTEDINDICATORREVISIONSENTRY']._serialized_end=2185
+  _globals['_STREAMINDICATORSRESPONSE']._serialized_start=2244
+  _globals['_STREAMINDICATORSRESPONSE']._serialized_end=2701
+  _globals['_STREAMINDICATORSRESPONSE_INDICATORREVISIONSENTRY']._serialized_start=2609
+  _globals['_STREAMINDICATORSRESPONSE_INDICATORREVISIONSENTRY']._serialized_end=2666
+  _globals['_INGESTINDICATORSREQUEST']._serialized_start=2704
+  _globals['_INGESTINDICATORSREQUEST']._serialized_end=2894
+  _globals['_INGESTINDICATORSRESPONSE']._serialized_start=2897
+  _globals['_INGESTINDICATORSRESPONSE']._serialized_end=3080
+  _globals['_REJECTEDINDICATORVALUE']._serialized_start=3082
+  _globals['_REJECTEDINDICATORVALUE']._serialized_end=3174
+  _globals['_LISTINDICATORSERIESREQUEST']._serialized_start=3176
+  _globals['_LISTINDICATORSERIESREQUEST']._serialized_end=3293
+  _globals['_LISTINDICATORSERIESRESPONSE']._serialized_start=3295
+  _globals['_LISTINDICATORSERIESRESPONSE']._serialized_end=3412
+  _globals['_LISTSERIESREQUEST']._serialized_start=3414
+  _globals['_LISTSERIESREQUEST']._serialized_end=3522
+  _globals['_LISTSERIESRESPONSE']._serialized_start=3524
+  _globals['_LISTSERIESRESPONSE']._serialized_end=3623
+  _globals['_GETSERIESREQUEST']._serialized_start=3625
+  _globals['_GETSERIESREQUEST']._serialized_end=3692
+  _globals['_GETSERIESRESPONSE']._serialized_start=3694
+  _globals['_GETSERIESRESPONSE']._serialized_end=3767
+  _globals['_LISTGAPSREQUEST']._serialized_start=3770
+  _globals['_LISTGAPSREQUEST']._serialized_end=3988
+  _globals['_LISTGAPSRESPONSE']._serialized_start=3990
+  _globals['_LISTGAPSRESPONSE']._serialized_end=4075
+  _globals['_CHECKSERIESREQUEST']._serialized_start=4078
+  _globals['_CHECKSERIESREQUEST']._serialized_end=4381
+  _globals['_CHECKSERIESRESPONSE']._serialized_start=4384
+  _globals['_CHECKSERIESRESPONSE']._serialized_end=4547
+  _globals['_DELETEKLINESREQUEST']._serialized_start=4550
+  _globals['_DELETEKLINESREQUEST']._serialized_end=4714
+  _globals['_DELETEKLINESRESPONSE']._serialized_start=4716
+  _globals['_DELETEKLINESRESPONSE']._serialized_end=4773
+  _globals['_DATASERVICE']._serialized_start=4944
+  _globals['_DATASERVICE']._serialized_end=6030
 # @@protoc_insertion_point(module_scope)

@@ -9,7 +9,10 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from klinecast.api.data.v1 import finding_pb2 as _finding_pb2
+from klinecast.api.data.v1 import indicator_pb2 as _indicator_pb2
 from klinecast.api.data.v1 import series_summary_pb2 as _series_summary_pb2
+from klinecast.api.market.v1 import interval_pb2 as _interval_pb2
 from klinecast.api.market.v1 import kline_pb2 as _kline_pb2
 from klinecast.api.market.v1 import series_pb2 as _series_pb2
 import builtins as _builtins
@@ -197,6 +200,8 @@ class StreamKlinesRequest(_message.Message):
     RESUME_FROM_MS_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     GAP_POLICY_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    IMPLIED_OPEN_TIMES_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """Klines a message, 1..32,768; default 4,096. Cut further where a message would pass 3.5 MiB."""
     resume_from_ms: _builtins.int
@@ -205,6 +210,14 @@ class StreamKlinesRequest(_message.Message):
     """Revision of the first message of an earlier stream: ABORTED (SERIES_CHANGED) when the range was rewritten since."""
     gap_policy: Global___GapPolicy.ValueType
     """What to do about gaps; default SKIP."""
+    source_interval: _interval_pb2.Interval.ValueType
+    """Build the klines from those of this stored interval, which must divide the series' own; default the series itself where it is
+    stored, else the finest of the stored ones that cover most of the range.
+    """
+    implied_open_times: _builtins.bool
+    """Leave open_time_ms out of messages whose klines follow each other without a gap: the first is at first_open_time_ms, the others one
+    interval apart. Saves a sixth of the bytes. Never done for 1M. Default false.
+    """
     @_builtins.property
     def series(self) -> _series_pb2.Series:
         """The series. Required."""
@@ -232,10 +245,12 @@ class StreamKlinesRequest(_message.Message):
         resume_from_ms: _builtins.int | None = ...,
         expected_revision: _builtins.int | None = ...,
         gap_policy: Global___GapPolicy.ValueType = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
+        implied_open_times: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_expected_revision", b"_expected_revision", "_resume_from_ms", b"_resume_from_ms", "batch_size", b"batch_size", "end_time", b"end_time", "expected_revision", b"expected_revision", "resume_from_ms", b"resume_from_ms", "series", b"series", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_expected_revision", b"_expected_revision", "_resume_from_ms", b"_resume_from_ms", "batch_size", b"batch_size", "columns", b"columns", "end_time", b"end_time", "expected_revision", b"expected_revision", "gap_policy", b"gap_policy", "resume_from_ms", b"resume_from_ms", "series", b"series", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_expected_revision", b"_expected_revision", "_resume_from_ms", b"_resume_from_ms", "batch_size", b"batch_size", "columns", b"columns", "end_time", b"end_time", "expected_revision", b"expected_revision", "gap_policy", b"gap_policy", "implied_open_times", b"implied_open_times", "resume_from_ms", b"resume_from_ms", "series", b"series", "source_interval", b"source_interval", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -264,6 +279,8 @@ class StreamKlinesResponse(_message.Message):
     KLINES_TOTAL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     LAST_OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    FIRST_OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
     next_open_time_ms: _builtins.int
     """Where to resume after a cut, epoch milliseconds: the last open_time of this message plus one."""
     klines_sent: _builtins.int
@@ -276,6 +293,10 @@ class StreamKlinesResponse(_message.Message):
     """Last open_time of the series when the stream began, epoch milliseconds; first message only. A resumed stream that ends its range
     one millisecond later sees no later append.
     """
+    source_interval: _interval_pb2.Interval.ValueType
+    """Interval of the stored klines that these are, or are built from; first message only. A resumed stream names it again."""
+    first_open_time_ms: _builtins.int
+    """Where implied_open_times left open_time_ms out: the first open_time of this message, epoch milliseconds."""
     @_builtins.property
     def batch(self) -> _kline_pb2.KlineBatch:
         """The klines, ascending by open_time, never empty."""
@@ -289,10 +310,194 @@ class StreamKlinesResponse(_message.Message):
         klines_total: _builtins.int = ...,
         revision: _builtins.int | None = ...,
         last_open_time_ms: _builtins.int | None = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
+        first_open_time_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_open_time_ms", b"_first_open_time_ms", "_last_open_time_ms", b"_last_open_time_ms", "_revision", b"_revision", "batch", b"batch", "first_open_time_ms", b"first_open_time_ms", "last_open_time_ms", b"last_open_time_ms", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_open_time_ms", b"_first_open_time_ms", "_last_open_time_ms", b"_last_open_time_ms", "_revision", b"_revision", "batch", b"batch", "first_open_time_ms", b"first_open_time_ms", "klines_sent", b"klines_sent", "klines_total", b"klines_total", "last_open_time_ms", b"last_open_time_ms", "next_open_time_ms", b"next_open_time_ms", "revision", b"revision", "source_interval", b"source_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_open_time_ms: _TypeAlias = _typing.Literal["first_open_time_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_open_time_ms: _TypeAlias = _typing.Literal["_first_open_time_ms", b"_first_open_time_ms"]  # noqa: Y015
+    _WhichOneofReturnType__last_open_time_ms: _TypeAlias = _typing.Literal["last_open_time_ms"]  # noqa: Y015
+    _WhichOneofArgType__last_open_time_ms: _TypeAlias = _typing.Literal["_last_open_time_ms", b"_last_open_time_ms"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_open_time_ms) -> _WhichOneofReturnType__first_open_time_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_open_time_ms) -> _WhichOneofReturnType__last_open_time_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___StreamKlinesResponse: _TypeAlias = StreamKlinesResponse  # noqa: Y015
+
+@_typing.final
+class StreamIndicatorsRequest(_message.Message):
+    """Which indicators to stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ExpectedIndicatorRevisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    INDICATORS_FIELD_NUMBER: _builtins.int
+    RESUME_FROM_MS_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    EXPECTED_INDICATOR_REVISIONS_FIELD_NUMBER: _builtins.int
+    batch_size: _builtins.int
+    """Rows a message, 1..32,768; default 4,096. Cut further where a message would pass 3.5 MiB."""
+    resume_from_ms: _builtins.int
+    """Go on after a cut: the next_open_time_ms of the last message received. Totals still count the whole range."""
+    expected_revision: _builtins.int
+    """Revision of the first message of an earlier stream: ABORTED (SERIES_CHANGED) when klines of the range were rewritten since."""
+    source_interval: _interval_pb2.Interval.ValueType
+    """As in StreamKlinesRequest."""
+    @_builtins.property
+    def series(self) -> _series_pb2.Series:
+        """The series whose klines give the open times and the prices. Required; without its interval when a single stored indicator is asked
+        for: its values then come at open times of their own.
+        """
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """First instant, inclusive. Required."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Last instant, exclusive; after start_time. Required."""
+
+    @_builtins.property
+    def indicators(self) -> _containers.RepeatedCompositeFieldContainer[_indicator_pb2.Indicator]:
+        """The indicators, 1..32."""
+
+    @_builtins.property
+    def expected_indicator_revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """indicator_revisions of the first message of an earlier stream: ABORTED (SERIES_CHANGED) when stored values were rewritten since."""
+
+    def __init__(
+        self,
+        *,
+        series: _series_pb2.Series | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        batch_size: _builtins.int | None = ...,
+        indicators: _abc.Iterable[_indicator_pb2.Indicator] | None = ...,
+        resume_from_ms: _builtins.int | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
+        expected_indicator_revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_expected_revision", b"_expected_revision", "_resume_from_ms", b"_resume_from_ms", "batch_size", b"batch_size", "end_time", b"end_time", "expected_revision", b"expected_revision", "resume_from_ms", b"resume_from_ms", "series", b"series", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_expected_revision", b"_expected_revision", "_resume_from_ms", b"_resume_from_ms", "batch_size", b"batch_size", "end_time", b"end_time", "expected_indicator_revisions", b"expected_indicator_revisions", "expected_revision", b"expected_revision", "indicators", b"indicators", "resume_from_ms", b"resume_from_ms", "series", b"series", "source_interval", b"source_interval", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    _WhichOneofReturnType__resume_from_ms: _TypeAlias = _typing.Literal["resume_from_ms"]  # noqa: Y015
+    _WhichOneofArgType__resume_from_ms: _TypeAlias = _typing.Literal["_resume_from_ms", b"_resume_from_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_from_ms) -> _WhichOneofReturnType__resume_from_ms | None: ...
+
+Global___StreamIndicatorsRequest: _TypeAlias = StreamIndicatorsRequest  # noqa: Y015
+
+@_typing.final
+class StreamIndicatorsResponse(_message.Message):
+    """A batch of indicators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class IndicatorRevisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    NEXT_OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
+    ROWS_SENT_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    LAST_OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    INDICATOR_REVISIONS_FIELD_NUMBER: _builtins.int
+    next_open_time_ms: _builtins.int
+    """Where to resume after a cut, epoch milliseconds: the last open_time of this message plus one."""
+    rows_sent: _builtins.int
+    """Rows of the range sent so far, those before resume_from_ms included."""
+    rows_total: _builtins.int
+    """Rows of the whole range when the stream began."""
+    revision: _builtins.int
+    """Revision of the series of klines when the stream began; first message only, absent when no klines were read."""
+    last_open_time_ms: _builtins.int
+    """Last open_time when the stream began, epoch milliseconds; first message only."""
+    source_interval: _interval_pb2.Interval.ValueType
+    """Interval of the stored klines that were read; first message only."""
+    @_builtins.property
+    def batch(self) -> _indicator_pb2.IndicatorBatch:
+        """The values, ascending by open_time, never empty."""
+
+    @_builtins.property
+    def indicator_revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Revision of each stored indicator series by its name; first message only."""
+
+    def __init__(
+        self,
+        *,
+        batch: _indicator_pb2.IndicatorBatch | None = ...,
+        next_open_time_ms: _builtins.int = ...,
+        rows_sent: _builtins.int = ...,
+        rows_total: _builtins.int = ...,
+        revision: _builtins.int | None = ...,
+        last_open_time_ms: _builtins.int | None = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
+        indicator_revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_last_open_time_ms", b"_last_open_time_ms", "_revision", b"_revision", "batch", b"batch", "last_open_time_ms", b"last_open_time_ms", "revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_open_time_ms", b"_last_open_time_ms", "_revision", b"_revision", "batch", b"batch", "klines_sent", b"klines_sent", "klines_total", b"klines_total", "last_open_time_ms", b"last_open_time_ms", "next_open_time_ms", b"next_open_time_ms", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_open_time_ms", b"_last_open_time_ms", "_revision", b"_revision", "batch", b"batch", "indicator_revisions", b"indicator_revisions", "last_open_time_ms", b"last_open_time_ms", "next_open_time_ms", b"next_open_time_ms", "revision", b"revision", "rows_sent", b"rows_sent", "rows_total", b"rows_total", "source_interval", b"source_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_open_time_ms: _TypeAlias = _typing.Literal["last_open_time_ms"]  # noqa: Y015
     _WhichOneofArgType__last_open_time_ms: _TypeAlias = _typing.Literal["_last_open_time_ms", b"_last_open_time_ms"]  # noqa: Y015
@@ -303,7 +508,183 @@ class StreamKlinesResponse(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
 
-Global___StreamKlinesResponse: _TypeAlias = StreamKlinesResponse  # noqa: Y015
+Global___StreamIndicatorsResponse: _TypeAlias = StreamIndicatorsResponse  # noqa: Y015
+
+@_typing.final
+class IngestIndicatorsRequest(_message.Message):
+    """One message of an ingest of indicator values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    ON_INVALID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    on_invalid: Global___OnInvalid.ValueType
+    """What to do with bad values; read from the first message, default REJECT."""
+    @_builtins.property
+    def series(self) -> _indicator_pb2.IndicatorSeries:
+        """The indicator series; required in the first message, in later ones empty or the same."""
+
+    @_builtins.property
+    def batch(self) -> _indicator_pb2.IndicatorValues:
+        """The values, 0..32,768 of them, in any order: open_time within 1970..2100, values finite."""
+
+    def __init__(
+        self,
+        *,
+        series: _indicator_pb2.IndicatorSeries | None = ...,
+        on_invalid: Global___OnInvalid.ValueType = ...,
+        batch: _indicator_pb2.IndicatorValues | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "series", b"series"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "on_invalid", b"on_invalid", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestIndicatorsRequest: _TypeAlias = IngestIndicatorsRequest  # noqa: Y015
+
+@_typing.final
+class IngestIndicatorsResponse(_message.Message):
+    """What an ingest of indicator values did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSERTED_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    inserted: _builtins.int
+    """Values that were not there before."""
+    updated: _builtins.int
+    """Values that replaced others."""
+    unchanged: _builtins.int
+    """Values that were there already."""
+    rejected: _builtins.int
+    """Values left out because a check failed."""
+    revision: _builtins.int
+    """Revision of the indicator series afterwards."""
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedIndicatorValue]:
+        """The first 100 rejected values."""
+
+    def __init__(
+        self,
+        *,
+        inserted: _builtins.int = ...,
+        updated: _builtins.int = ...,
+        unchanged: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        rejections: _abc.Iterable[Global___RejectedIndicatorValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inserted", b"inserted", "rejected", b"rejected", "rejections", b"rejections", "revision", b"revision", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestIndicatorsResponse: _TypeAlias = IngestIndicatorsResponse  # noqa: Y015
+
+@_typing.final
+class RejectedIndicatorValue(_message.Message):
+    """A value that was left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index among all values of this ingest, from 0, in the order sent."""
+    field: _builtins.str
+    """The column that failed."""
+    reason: _builtins.str
+    """Machine-readable reason, for example NOT_FINITE, OUT_OF_RANGE, DUPLICATE."""
+    open_time_ms: _builtins.int
+    """open_time of the value, epoch milliseconds."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        field: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        open_time_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "index", b"index", "open_time_ms", b"open_time_ms", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectedIndicatorValue: _TypeAlias = RejectedIndicatorValue  # noqa: Y015
+
+@_typing.final
+class ListIndicatorSeriesRequest(_message.Message):
+    """Which indicator series to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VENUE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    venue: _builtins.str
+    """Only this venue; empty for all."""
+    symbol: _builtins.str
+    """Only this symbol; empty for all."""
+    page_size: _builtins.int
+    """Most indicator series to return, 1..1,000; default 100."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        venue: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size", "page_token", b"page_token", "symbol", b"symbol", "venue", b"venue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+
+Global___ListIndicatorSeriesRequest: _TypeAlias = ListIndicatorSeriesRequest  # noqa: Y015
+
+@_typing.final
+class ListIndicatorSeriesResponse(_message.Message):
+    """A page of indicator series."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[_indicator_pb2.IndicatorSeriesSummary]:
+        """The indicator series."""
+
+    def __init__(
+        self,
+        *,
+        series: _abc.Iterable[_indicator_pb2.IndicatorSeriesSummary] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIndicatorSeriesResponse: _TypeAlias = ListIndicatorSeriesResponse  # noqa: Y015
 
 @_typing.final
 class ListSeriesRequest(_message.Message):
@@ -490,6 +871,103 @@ class ListGapsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListGapsResponse: _TypeAlias = ListGapsResponse  # noqa: Y015
+
+@_typing.final
+class CheckSeriesRequest(_message.Message):
+    """Which klines to check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    JUMP_BOUND_FIELD_NUMBER: _builtins.int
+    ZERO_VOLUME_KLINES_FIELD_NUMBER: _builtins.int
+    MAX_FINDINGS_FIELD_NUMBER: _builtins.int
+    jump_bound: _builtins.float
+    """A close this far from the close before is a jump, as a fraction of it; 0.001..100, default 0.2."""
+    zero_volume_klines: _builtins.int
+    """A run of at least this many klines without volume is a dead stretch; 1..1,000,000, default 10."""
+    max_findings: _builtins.int
+    """Most findings of each kind to return, 1..1,000; default 100. All are counted."""
+    @_builtins.property
+    def series(self) -> _series_pb2.Series:
+        """The series. Required, and stored."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only klines at or after this instant; default the first kline."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only klines before this instant; default the last kline."""
+
+    def __init__(
+        self,
+        *,
+        series: _series_pb2.Series | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        jump_bound: _builtins.float | None = ...,
+        zero_volume_klines: _builtins.int | None = ...,
+        max_findings: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_jump_bound", b"_jump_bound", "_max_findings", b"_max_findings", "_zero_volume_klines", b"_zero_volume_klines", "end_time", b"end_time", "jump_bound", b"jump_bound", "max_findings", b"max_findings", "series", b"series", "start_time", b"start_time", "zero_volume_klines", b"zero_volume_klines"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jump_bound", b"_jump_bound", "_max_findings", b"_max_findings", "_zero_volume_klines", b"_zero_volume_klines", "end_time", b"end_time", "jump_bound", b"jump_bound", "max_findings", b"max_findings", "series", b"series", "start_time", b"start_time", "zero_volume_klines", b"zero_volume_klines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__jump_bound: _TypeAlias = _typing.Literal["jump_bound"]  # noqa: Y015
+    _WhichOneofArgType__jump_bound: _TypeAlias = _typing.Literal["_jump_bound", b"_jump_bound"]  # noqa: Y015
+    _WhichOneofReturnType__max_findings: _TypeAlias = _typing.Literal["max_findings"]  # noqa: Y015
+    _WhichOneofArgType__max_findings: _TypeAlias = _typing.Literal["_max_findings", b"_max_findings"]  # noqa: Y015
+    _WhichOneofReturnType__zero_volume_klines: _TypeAlias = _typing.Literal["zero_volume_klines"]  # noqa: Y015
+    _WhichOneofArgType__zero_volume_klines: _TypeAlias = _typing.Literal["_zero_volume_klines", b"_zero_volume_klines"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jump_bound) -> _WhichOneofReturnType__jump_bound | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_findings) -> _WhichOneofReturnType__max_findings | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__zero_volume_klines) -> _WhichOneofReturnType__zero_volume_klines | None: ...
+
+Global___CheckSeriesRequest: _TypeAlias = CheckSeriesRequest  # noqa: Y015
+
+@_typing.final
+class CheckSeriesResponse(_message.Message):
+    """What was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KLINE_COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    kline_count: _builtins.int
+    """Klines that were looked at."""
+    revision: _builtins.int
+    """Revision of the series when the check began."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_finding_pb2.Finding]:
+        """The findings of each kind, oldest first, cut at max_findings."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_finding_pb2.FindingCount]:
+        """How many there are of each kind; kinds without any are left out."""
+
+    def __init__(
+        self,
+        *,
+        kline_count: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        findings: _abc.Iterable[_finding_pb2.Finding] | None = ...,
+        counts: _abc.Iterable[_finding_pb2.FindingCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "findings", b"findings", "kline_count", b"kline_count", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckSeriesResponse: _TypeAlias = CheckSeriesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteKlinesRequest(_message.Message):

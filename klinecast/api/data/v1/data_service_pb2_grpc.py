@@ -45,6 +45,21 @@ class DataServiceStub:
                 request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamKlinesRequest.SerializeToString,
                 response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamKlinesResponse.FromString,
                 _registered_method=True)
+        self.StreamIndicators = channel.unary_stream(
+                '/klinecast.api.data.v1.DataService/StreamIndicators',
+                request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamIndicatorsRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamIndicatorsResponse.FromString,
+                _registered_method=True)
+        self.IngestIndicators = channel.stream_unary(
+                '/klinecast.api.data.v1.DataService/IngestIndicators',
+                request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.IngestIndicatorsRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.IngestIndicatorsResponse.FromString,
+                _registered_method=True)
+        self.ListIndicatorSeries = channel.unary_unary(
+                '/klinecast.api.data.v1.DataService/ListIndicatorSeries',
+                request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListIndicatorSeriesRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListIndicatorSeriesResponse.FromString,
+                _registered_method=True)
         self.ListSeries = channel.unary_unary(
                 '/klinecast.api.data.v1.DataService/ListSeries',
                 request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListSeriesRequest.SerializeToString,
@@ -59,6 +74,11 @@ class DataServiceStub:
                 '/klinecast.api.data.v1.DataService/ListGaps',
                 request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsRequest.SerializeToString,
                 response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsResponse.FromString,
+                _registered_method=True)
+        self.CheckSeries = channel.unary_unary(
+                '/klinecast.api.data.v1.DataService/CheckSeries',
+                request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.CheckSeriesRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.CheckSeriesResponse.FromString,
                 _registered_method=True)
         self.DeleteKlines = channel.unary_unary(
                 '/klinecast.api.data.v1.DataService/DeleteKlines',
@@ -82,6 +102,29 @@ class DataServiceServicer:
     def StreamKlines(self, request, context):
         """Streams the klines of [start_time, end_time) as the series stood when the stream began. Appends are not seen; a rewrite inside
         the range ends the stream ABORTED (SERIES_CHANGED). No klines in the range: FAILED_PRECONDITION (NO_KLINES_IN_RANGE).
+        An interval that is not stored is built from a stored one that divides it: each kline whole, its volumes and counts summed from first
+        to last, none that is still forming. A reader that takes nothing for 60 s is ended with RESOURCE_EXHAUSTED (READER_STALLED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamIndicators(self, request, context):
+        """Streams indicators at the open times of a series' klines: TA-Lib's, computed with the warm-up before start_time, and stored ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IngestIndicators(self, request_iterator, context):
+        """Upserts the values of a stored indicator series by open_time; the rules are those of IngestKlines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIndicatorSeries(self, request, context):
+        """Lists the stored indicator series, ordered by venue, market type, symbol and name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +151,13 @@ class DataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckSeries(self, request, context):
+        """Reports what makes a series doubtful: gaps, dead stretches, jumps, rewritten klines, klines that were refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteKlines(self, request, context):
         """Deletes the klines of [start_time, end_time).
         """
@@ -128,6 +178,21 @@ def add_DataServiceServicer_to_server(servicer, server):
                     request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamKlinesRequest.FromString,
                     response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamKlinesResponse.SerializeToString,
             ),
+            'StreamIndicators': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamIndicators,
+                    request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamIndicatorsRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamIndicatorsResponse.SerializeToString,
+            ),
+            'IngestIndicators': grpc.stream_unary_rpc_method_handler(
+                    servicer.IngestIndicators,
+                    request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.IngestIndicatorsRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.IngestIndicatorsResponse.SerializeToString,
+            ),
+            'ListIndicatorSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIndicatorSeries,
+                    request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListIndicatorSeriesRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListIndicatorSeriesResponse.SerializeToString,
+            ),
             'ListSeries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSeries,
                     request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListSeriesRequest.FromString,
@@ -142,6 +207,11 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.ListGaps,
                     request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsRequest.FromString,
                     response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsResponse.SerializeToString,
+            ),
+            'CheckSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckSeries,
+                    request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.CheckSeriesRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.CheckSeriesResponse.SerializeToString,
             ),
             'DeleteKlines': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteKlines,
@@ -204,6 +274,87 @@ class DataService:
             '/klinecast.api.data.v1.DataService/StreamKlines',
             klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamKlinesRequest.SerializeToString,
             klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamKlinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamIndicators(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/klinecast.api.data.v1.DataService/StreamIndicators',
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamIndicatorsRequest.SerializeToString,
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.StreamIndicatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestIndicators(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/klinecast.api.data.v1.DataService/IngestIndicators',
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.IngestIndicatorsRequest.SerializeToString,
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.IngestIndicatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIndicatorSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.data.v1.DataService/ListIndicatorSeries',
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListIndicatorSeriesRequest.SerializeToString,
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListIndicatorSeriesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -285,6 +436,33 @@ class DataService:
             '/klinecast.api.data.v1.DataService/ListGaps',
             klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsRequest.SerializeToString,
             klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.data.v1.DataService/CheckSeries',
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.CheckSeriesRequest.SerializeToString,
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.CheckSeriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,13 +40,23 @@ class DataServiceStub:
     StreamKlines: _grpc.UnaryStreamMultiCallable[_data_service_pb2.StreamKlinesRequest, _data_service_pb2.StreamKlinesResponse]
     """Streams the klines of [start_time, end_time) as the series stood when the stream began. Appends are not seen; a rewrite inside
     the range ends the stream ABORTED (SERIES_CHANGED). No klines in the range: FAILED_PRECONDITION (NO_KLINES_IN_RANGE).
+    An interval that is not stored is built from a stored one that divides it: each kline whole, its volumes and counts summed from first
+    to last, none that is still forming. A reader that takes nothing for 60 s is ended with RESOURCE_EXHAUSTED (READER_STALLED).
     """
+    StreamIndicators: _grpc.UnaryStreamMultiCallable[_data_service_pb2.StreamIndicatorsRequest, _data_service_pb2.StreamIndicatorsResponse]
+    """Streams indicators at the open times of a series' klines: TA-Lib's, computed with the warm-up before start_time, and stored ones."""
+    IngestIndicators: _grpc.StreamUnaryMultiCallable[_data_service_pb2.IngestIndicatorsRequest, _data_service_pb2.IngestIndicatorsResponse]
+    """Upserts the values of a stored indicator series by open_time; the rules are those of IngestKlines."""
+    ListIndicatorSeries: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListIndicatorSeriesRequest, _data_service_pb2.ListIndicatorSeriesResponse]
+    """Lists the stored indicator series, ordered by venue, market type, symbol and name."""
     ListSeries: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListSeriesRequest, _data_service_pb2.ListSeriesResponse]
     """Lists the stored series, ordered by venue, market type, symbol and interval."""
     GetSeries: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetSeriesRequest, _data_service_pb2.GetSeriesResponse]
     """Gets one series; NOT_FOUND (SERIES_NOT_FOUND) when it was never ingested."""
     ListGaps: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListGapsRequest, _data_service_pb2.ListGapsResponse]
     """Lists the runs of missing klines of a series, oldest first."""
+    CheckSeries: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.CheckSeriesRequest, _data_service_pb2.CheckSeriesResponse]
+    """Reports what makes a series doubtful: gaps, dead stretches, jumps, rewritten klines, klines that were refused."""
     DeleteKlines: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.DeleteKlinesRequest, _data_service_pb2.DeleteKlinesResponse]
     """Deletes the klines of [start_time, end_time)."""
 
@@ -62,13 +72,23 @@ class DataServiceAsyncStub(DataServiceStub):
     StreamKlines: _aio.UnaryStreamMultiCallable[_data_service_pb2.StreamKlinesRequest, _data_service_pb2.StreamKlinesResponse]  # type: ignore[assignment]
     """Streams the klines of [start_time, end_time) as the series stood when the stream began. Appends are not seen; a rewrite inside
     the range ends the stream ABORTED (SERIES_CHANGED). No klines in the range: FAILED_PRECONDITION (NO_KLINES_IN_RANGE).
+    An interval that is not stored is built from a stored one that divides it: each kline whole, its volumes and counts summed from first
+    to last, none that is still forming. A reader that takes nothing for 60 s is ended with RESOURCE_EXHAUSTED (READER_STALLED).
     """
+    StreamIndicators: _aio.UnaryStreamMultiCallable[_data_service_pb2.StreamIndicatorsRequest, _data_service_pb2.StreamIndicatorsResponse]  # type: ignore[assignment]
+    """Streams indicators at the open times of a series' klines: TA-Lib's, computed with the warm-up before start_time, and stored ones."""
+    IngestIndicators: _aio.StreamUnaryMultiCallable[_data_service_pb2.IngestIndicatorsRequest, _data_service_pb2.IngestIndicatorsResponse]  # type: ignore[assignment]
+    """Upserts the values of a stored indicator series by open_time; the rules are those of IngestKlines."""
+    ListIndicatorSeries: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListIndicatorSeriesRequest, _data_service_pb2.ListIndicatorSeriesResponse]  # type: ignore[assignment]
+    """Lists the stored indicator series, ordered by venue, market type, symbol and name."""
     ListSeries: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListSeriesRequest, _data_service_pb2.ListSeriesResponse]  # type: ignore[assignment]
     """Lists the stored series, ordered by venue, market type, symbol and interval."""
     GetSeries: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetSeriesRequest, _data_service_pb2.GetSeriesResponse]  # type: ignore[assignment]
     """Gets one series; NOT_FOUND (SERIES_NOT_FOUND) when it was never ingested."""
     ListGaps: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListGapsRequest, _data_service_pb2.ListGapsResponse]  # type: ignore[assignment]
     """Lists the runs of missing klines of a series, oldest first."""
+    CheckSeries: _aio.UnaryUnaryMultiCallable[_data_service_pb2.CheckSeriesRequest, _data_service_pb2.CheckSeriesResponse]  # type: ignore[assignment]
+    """Reports what makes a series doubtful: gaps, dead stretches, jumps, rewritten klines, klines that were refused."""
     DeleteKlines: _aio.UnaryUnaryMultiCallable[_data_service_pb2.DeleteKlinesRequest, _data_service_pb2.DeleteKlinesResponse]  # type: ignore[assignment]
     """Deletes the klines of [start_time, end_time)."""
 
@@ -93,7 +113,33 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_data_service_pb2.StreamKlinesResponse], _abc.AsyncIterator[_data_service_pb2.StreamKlinesResponse]]:
         """Streams the klines of [start_time, end_time) as the series stood when the stream began. Appends are not seen; a rewrite inside
         the range ends the stream ABORTED (SERIES_CHANGED). No klines in the range: FAILED_PRECONDITION (NO_KLINES_IN_RANGE).
+        An interval that is not stored is built from a stored one that divides it: each kline whole, its volumes and counts summed from first
+        to last, none that is still forming. A reader that takes nothing for 60 s is ended with RESOURCE_EXHAUSTED (READER_STALLED).
         """
+
+    @_abc_1.abstractmethod
+    def StreamIndicators(
+        self,
+        request: _data_service_pb2.StreamIndicatorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_data_service_pb2.StreamIndicatorsResponse], _abc.AsyncIterator[_data_service_pb2.StreamIndicatorsResponse]]:
+        """Streams indicators at the open times of a series' klines: TA-Lib's, computed with the warm-up before start_time, and stored ones."""
+
+    @_abc_1.abstractmethod
+    def IngestIndicators(
+        self,
+        request_iterator: _MaybeAsyncIterator[_data_service_pb2.IngestIndicatorsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.IngestIndicatorsResponse, _abc.Awaitable[_data_service_pb2.IngestIndicatorsResponse]]:
+        """Upserts the values of a stored indicator series by open_time; the rules are those of IngestKlines."""
+
+    @_abc_1.abstractmethod
+    def ListIndicatorSeries(
+        self,
+        request: _data_service_pb2.ListIndicatorSeriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.ListIndicatorSeriesResponse, _abc.Awaitable[_data_service_pb2.ListIndicatorSeriesResponse]]:
+        """Lists the stored indicator series, ordered by venue, market type, symbol and name."""
 
     @_abc_1.abstractmethod
     def ListSeries(
@@ -118,6 +164,14 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_data_service_pb2.ListGapsResponse, _abc.Awaitable[_data_service_pb2.ListGapsResponse]]:
         """Lists the runs of missing klines of a series, oldest first."""
+
+    @_abc_1.abstractmethod
+    def CheckSeries(
+        self,
+        request: _data_service_pb2.CheckSeriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.CheckSeriesResponse, _abc.Awaitable[_data_service_pb2.CheckSeriesResponse]]:
+        """Reports what makes a series doubtful: gaps, dead stretches, jumps, rewritten klines, klines that were refused."""
 
     @_abc_1.abstractmethod
     def DeleteKlines(

@@ -86,6 +86,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The request is larger than the service accepts."""
     ERROR_REASON_UNKNOWN_METHOD: _ErrorReason.ValueType  # 31
     """No such RPC."""
+    ERROR_REASON_READER_STALLED: _ErrorReason.ValueType  # 32
+    """The reader took nothing for a minute; resume the stream. Example: a debugger holds the client."""
+    ERROR_REASON_UNKNOWN_INDICATOR: _ErrorReason.ValueType  # 33
+    """No indicator of this name is computed. Example: SMAA for SMA."""
+    ERROR_REASON_INDICATOR_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """No indicator series of this identity was ever ingested. Example: funding for funding_rate."""
+    ERROR_REASON_INVALID_INDICATOR_VALUE: _ErrorReason.ValueType  # 35
+    """An indicator value failed a check and on_invalid is FAIL. Example: NaN in row 3."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable reason of an error: ErrorInfo.reason carries the name without the prefix, domain "klinecast"."""
@@ -154,4 +162,12 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 30
 """The request is larger than the service accepts."""
 ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 31
 """No such RPC."""
+ERROR_REASON_READER_STALLED: ErrorReason.ValueType  # 32
+"""The reader took nothing for a minute; resume the stream. Example: a debugger holds the client."""
+ERROR_REASON_UNKNOWN_INDICATOR: ErrorReason.ValueType  # 33
+"""No indicator of this name is computed. Example: SMAA for SMA."""
+ERROR_REASON_INDICATOR_NOT_FOUND: ErrorReason.ValueType  # 34
+"""No indicator series of this identity was ever ingested. Example: funding for funding_rate."""
+ERROR_REASON_INVALID_INDICATOR_VALUE: ErrorReason.ValueType  # 35
+"""An indicator value failed a check and on_invalid is FAIL. Example: NaN in row 3."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

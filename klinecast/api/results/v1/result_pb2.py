@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from klinecast.api.backtest.v1 import backtest_pb2 as klinecast_dot_api_dot_backtest_dot_v1_dot_backtest__pb2
+from klinecast.api.market.v1 import interval_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_interval__pb2
 from klinecast.api.market.v1 import series_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_series__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%klinecast/api/results/v1/result.proto\x12\x18klinecast.api.results.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(klinecast/api/backtest/v1/backtest.proto\x1a$klinecast/api/market/v1/series.proto\"\xa4\x01\n\x08Manifest\x12\x18\n\x10strategy_version\x18\x01 \x01(\t\x12\x11\n\tcode_hash\x18\x02 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\x12\x19\n\x11klinecast_version\x18\x04 \x01(\t\x12\x38\n\x06series\x18\x05 \x03(\x0b\x32(.klinecast.api.results.v1.SeriesManifest\"\xa9\x01\n\x0eSeriesManifest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x15\n\rklines_sha256\x18\x03 \x01(\t\x12\x13\n\x0bkline_count\x18\x04 \x01(\x03\x12\x11\n\tgap_count\x18\x05 \x01(\x03\x12\x15\n\rmissing_count\x18\x06 \x01(\x03\"E\n\x0cOpenPosition\x12\x10\n\x08quantity\x18\x01 \x01(\x01\x12\x13\n\x0b\x65ntry_price\x18\x02 \x01(\x01\x12\x0e\n\x06profit\x18\x03 \x01(\x01\"\x9a\x05\n\x0cResultHeader\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x39\n\x06\x63onfig\x18\x02 \x01(\x0b\x32).klinecast.api.backtest.v1.BacktestConfig\x12J\n\nstatistics\x18\x03 \x03(\x0b\x32\x36.klinecast.api.results.v1.ResultHeader.StatisticsEntry\x12\x34\n\x08manifest\x18\x04 \x01(\x0b\x32\".klinecast.api.results.v1.Manifest\x12\x13\n\x0bkline_count\x18\x05 \x01(\x03\x12\x14\n\x0cinitial_cash\x18\x06 \x01(\x01\x12\x14\n\x0c\x66inal_equity\x18\x07 \x01(\x01\x12=\n\ropen_position\x18\x08 \x01(\x0b\x32&.klinecast.api.results.v1.OpenPosition\x12\x1b\n\x0epending_target\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x61mbiguous_klines\x18\n \x01(\x03\x12\x17\n\x0fresolved_klines\x18\x0b \x01(\x03\x12\x1f\n\x17total_return_stop_first\x18\x0c \x01(\x01\x12!\n\x19total_return_target_first\x18\r \x01(\x01\x12\x16\n\truined_at\x18\x0e \x01(\x03H\x01\x88\x01\x01\x12\x12\n\ntrade_rows\x18\x0f \x01(\x03\x12\x11\n\tfill_rows\x18\x10 \x01(\x03\x12\x13\n\x0b\x65quity_rows\x18\x11 \x01(\x03\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x11\n\x0f_pending_targetB\x0c\n\n_ruined_at\"\xc8\x01\n\x06Result\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32&.klinecast.api.results.v1.ResultHeader\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x14\n\x0cstored_bytes\x18\x05 \x01(\x03\"\x97\x02\n\x0cTradeColumns\x12\x13\n\x0b\x65ntry_index\x18\x01 \x03(\x10\x12\x12\n\nexit_index\x18\x02 \x03(\x10\x12\x15\n\rentry_time_ms\x18\x03 \x03(\x10\x12\x14\n\x0c\x65xit_time_ms\x18\x04 \x03(\x10\x12\x0c\n\x04side\x18\x05 \x03(\x11\x12\x10\n\x08quantity\x18\x06 \x03(\x01\x12\x13\n\x0b\x65ntry_price\x18\x07 \x03(\x01\x12\x12\n\nexit_price\x18\x08 \x03(\x01\x12\x0e\n\x06profit\x18\t \x03(\x01\x12\x0c\n\x04\x66\x65\x65s\x18\n \x03(\x01\x12\x0f\n\x07\x66unding\x18\x0b \x03(\x01\x12\x39\n\x0b\x65xit_reason\x18\x0c \x03(\x0e\x32$.klinecast.api.results.v1.FillReason\"\xaa\x01\n\x0b\x46illColumns\x12\x13\n\x0bkline_index\x18\x01 \x03(\x10\x12\x14\n\x0copen_time_ms\x18\x02 \x03(\x10\x12\x0c\n\x04side\x18\x03 \x03(\x11\x12\x10\n\x08quantity\x18\x04 \x03(\x01\x12\r\n\x05price\x18\x05 \x03(\x01\x12\x0b\n\x03\x66\x65\x65\x18\x06 \x03(\x01\x12\x34\n\x06reason\x18\x07 \x03(\x0e\x32$.klinecast.api.results.v1.FillReason\"D\n\rEquityColumns\x12\x14\n\x0copen_time_ms\x18\x01 \x03(\x10\x12\x0e\n\x06\x65quity\x18\x02 \x03(\x01\x12\r\n\x05\x63lose\x18\x03 \x03(\x01*\xca\x01\n\nFillReason\x12\x1b\n\x17\x46ILL_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46ILL_REASON_SIGNAL\x10\x01\x12\x19\n\x15\x46ILL_REASON_STOP_LOSS\x10\x02\x12\x1b\n\x17\x46ILL_REASON_TAKE_PROFIT\x10\x03\x12\x1d\n\x19\x46ILL_REASON_TRAILING_STOP\x10\x04\x12\x1b\n\x17\x46ILL_REASON_LIQUIDATION\x10\x05\x12\x13\n\x0f\x46ILL_REASON_END\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%klinecast/api/results/v1/result.proto\x12\x18klinecast.api.results.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(klinecast/api/backtest/v1/backtest.proto\x1a&klinecast/api/market/v1/interval.proto\x1a$klinecast/api/market/v1/series.proto\"\xa4\x01\n\x08Manifest\x12\x18\n\x10strategy_version\x18\x01 \x01(\t\x12\x11\n\tcode_hash\x18\x02 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\x12\x19\n\x11klinecast_version\x18\x04 \x01(\t\x12\x38\n\x06series\x18\x05 \x03(\x0b\x32(.klinecast.api.results.v1.SeriesManifest\"\x99\x02\n\x0eSeriesManifest\x12/\n\x06series\x18\x01 \x01(\x0b\x32\x1f.klinecast.api.market.v1.Series\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x15\n\rklines_sha256\x18\x03 \x01(\t\x12\x13\n\x0bkline_count\x18\x04 \x01(\x03\x12\x11\n\tgap_count\x18\x05 \x01(\x03\x12\x15\n\rmissing_count\x18\x06 \x01(\x03\x12\x32\n\x04gaps\x18\x07 \x03(\x0b\x32$.klinecast.api.results.v1.GapCrossed\x12:\n\x0fsource_interval\x18\x08 \x01(\x0e\x32!.klinecast.api.market.v1.Interval\"Z\n\nGapCrossed\x12\x1a\n\x12\x66irst_open_time_ms\x18\x01 \x01(\x03\x12\x19\n\x11last_open_time_ms\x18\x02 \x01(\x03\x12\x15\n\rmissing_count\x18\x03 \x01(\x03\"E\n\x0cOpenPosition\x12\x10\n\x08quantity\x18\x01 \x01(\x01\x12\x13\n\x0b\x65ntry_price\x18\x02 \x01(\x01\x12\x0e\n\x06profit\x18\x03 \x01(\x01\"\x9a\x05\n\x0cResultHeader\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x39\n\x06\x63onfig\x18\x02 \x01(\x0b\x32).klinecast.api.backtest.v1.BacktestConfig\x12J\n\nstatistics\x18\x03 \x03(\x0b\x32\x36.klinecast.api.results.v1.ResultHeader.StatisticsEntry\x12\x34\n\x08manifest\x18\x04 \x01(\x0b\x32\".klinecast.api.results.v1.Manifest\x12\x13\n\x0bkline_count\x18\x05 \x01(\x03\x12\x14\n\x0cinitial_cash\x18\x06 \x01(\x01\x12\x14\n\x0c\x66inal_equity\x18\x07 \x01(\x01\x12=\n\ropen_position\x18\x08 \x01(\x0b\x32&.klinecast.api.results.v1.OpenPosition\x12\x1b\n\x0epending_target\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x61mbiguous_klines\x18\n \x01(\x03\x12\x17\n\x0fresolved_klines\x18\x0b \x01(\x03\x12\x1f\n\x17total_return_stop_first\x18\x0c \x01(\x01\x12!\n\x19total_return_target_first\x18\r \x01(\x01\x12\x16\n\truined_at\x18\x0e \x01(\x03H\x01\x88\x01\x01\x12\x12\n\ntrade_rows\x18\x0f \x01(\x03\x12\x11\n\tfill_rows\x18\x10 \x01(\x03\x12\x13\n\x0b\x65quity_rows\x18\x11 \x01(\x03\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x11\n\x0f_pending_targetB\x0c\n\n_ruined_at\"\xc8\x01\n\x06Result\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32&.klinecast.api.results.v1.ResultHeader\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x14\n\x0cstored_bytes\x18\x05 \x01(\x03\"\x97\x02\n\x0cTradeColumns\x12\x13\n\x0b\x65ntry_index\x18\x01 \x03(\x10\x12\x12\n\nexit_index\x18\x02 \x03(\x10\x12\x15\n\rentry_time_ms\x18\x03 \x03(\x10\x12\x14\n\x0c\x65xit_time_ms\x18\x04 \x03(\x10\x12\x0c\n\x04side\x18\x05 \x03(\x11\x12\x10\n\x08quantity\x18\x06 \x03(\x01\x12\x13\n\x0b\x65ntry_price\x18\x07 \x03(\x01\x12\x12\n\nexit_price\x18\x08 \x03(\x01\x12\x0e\n\x06profit\x18\t \x03(\x01\x12\x0c\n\x04\x66\x65\x65s\x18\n \x03(\x01\x12\x0f\n\x07\x66unding\x18\x0b \x03(\x01\x12\x39\n\x0b\x65xit_reason\x18\x0c \x03(\x0e\x32$.klinecast.api.results.v1.FillReason\"\xaa\x01\n\x0b\x46illColumns\x12\x13\n\x0bkline_index\x18\x01 \x03(\x10\x12\x14\n\x0copen_time_ms\x18\x02 \x03(\x10\x12\x0c\n\x04side\x18\x03 \x03(\x11\x12\x10\n\x08quantity\x18\x04 \x03(\x01\x12\r\n\x05price\x18\x05 \x03(\x01\x12\x0b\n\x03\x66\x65\x65\x18\x06 \x03(\x01\x12\x34\n\x06reason\x18\x07 \x03(\x0e\x32$.klinecast.api.results.v1.FillReason\"D\n\rEquityColumns\x12\x14\n\x0copen_time_ms\x18\x01 \x03(\x10\x12\x0e\n\x06\x65quity\x18\x02 \x03(\x01\x12\r\n\x05\x63lose\x18\x03 \x03(\x01*\xca\x01\n\nFillReason\x12\x1b\n\x17\x46ILL_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46ILL_REASON_SIGNAL\x10\x01\x12\x19\n\x15\x46ILL_REASON_STOP_LOSS\x10\x02\x12\x1b\n\x17\x46ILL_REASON_TAKE_PROFIT\x10\x03\x12\x1d\n\x19\x46ILL_REASON_TRAILING_STOP\x10\x04\x12\x1b\n\x17\x46ILL_REASON_LIQUIDATION\x10\x05\x12\x13\n\x0f\x46ILL_REASON_END\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,24 +37,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESULTHEADER_STATISTICSENTRY']._loaded_options = None
   _globals['_RESULTHEADER_STATISTICSENTRY']._serialized_options = b'8\001'
-  _globals['_FILLREASON']._serialized_start=1988
-  _globals['_FILLREASON']._serialized_end=2190
-  _globals['_MANIFEST']._serialized_start=181
-  _globals['_MANIFEST']._serialized_end=345
-  _globals['_SERIESMANIFEST']._serialized_start=348
-  _globals['_SERIESMANIFEST']._serialized_end=517
-  _globals['_OPENPOSITION']._serialized_start=519
-  _globals['_OPENPOSITION']._serialized_end=588
-  _globals['_RESULTHEADER']._serialized_start=591
-  _globals['_RESULTHEADER']._serialized_end=1257
-  _globals['_RESULTHEADER_STATISTICSENTRY']._serialized_start=1175
-  _globals['_RESULTHEADER_STATISTICSENTRY']._serialized_end=1224
-  _globals['_RESULT']._serialized_start=1260
-  _globals['_RESULT']._serialized_end=1460
-  _globals['_TRADECOLUMNS']._serialized_start=1463
-  _globals['_TRADECOLUMNS']._serialized_end=1742
-  _globals['_FILLCOLUMNS']._serialized_start=1745
-  _globals['_FILLCOLUMNS']._serialized_end=1915
-  _globals['_EQUITYCOLUMNS']._serialized_start=1917
-  _globals['_EQUITYCOLUMNS']._serialized_end=1985
+  _globals['_FILLREASON']._serialized_start=2232
+  _globals['_FILLREASON']._serialized_end=2434
+  _globals['_MANIFEST']._serialized_start=221
+  _globals['_MANIFEST']._serialized_end=385
+  _globals['_SERIESMANIFEST']._serialized_start=388
+  _globals['_SERIESMANIFEST']._serialized_end=669
+  _globals['_GAPCROSSED']._serialized_start=671
+  _globals['_GAPCROSSED']._serialized_end=761
+  _globals['_OPENPOSITION']._serialized_start=763
+  _globals['_OPENPOSITION']._serialized_end=832
+  _globals['_RESULTHEADER']._serialized_start=835
+  _globals['_RESULTHEADER']._serialized_end=1501
+  _globals['_RESULTHEADER_STATISTICSENTRY']._serialized_start=1419
+  _globals['_RESULTHEADER_STATISTICSENTRY']._serialized_end=1468
+  _globals['_RESULT']._serialized_start=1504
+  _globals['_RESULT']._serialized_end=1704
+  _globals['_TRADECOLUMNS']._serialized_start=1707
+  _globals['_TRADECOLUMNS']._serialized_end=1986
+  _globals['_FILLCOLUMNS']._serialized_start=1989
+  _globals['_FILLCOLUMNS']._serialized_end=2159
+  _globals['_EQUITYCOLUMNS']._serialized_start=2161
+  _globals['_EQUITYCOLUMNS']._serialized_end=2229
 # @@protoc_insertion_point(module_scope)

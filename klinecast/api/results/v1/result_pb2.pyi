@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from klinecast.api.backtest.v1 import backtest_pb2 as _backtest_pb2
+from klinecast.api.market.v1 import interval_pb2 as _interval_pb2
 from klinecast.api.market.v1 import series_pb2 as _series_pb2
 import builtins as _builtins
 import sys
@@ -114,6 +115,8 @@ class SeriesManifest(_message.Message):
     KLINE_COUNT_FIELD_NUMBER: _builtins.int
     GAP_COUNT_FIELD_NUMBER: _builtins.int
     MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision when it was read."""
     klines_sha256: _builtins.str
@@ -124,9 +127,15 @@ class SeriesManifest(_message.Message):
     """Runs of missing klines inside the klines read."""
     missing_count: _builtins.int
     """Klines missing in them."""
+    source_interval: _interval_pb2.Interval.ValueType
+    """Interval of the stored klines that those read are, or were built from."""
     @_builtins.property
     def series(self) -> _series_pb2.Series:
         """Identity."""
+
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GapCrossed]:
+        """The first 100 of those runs, oldest first."""
 
     def __init__(
         self,
@@ -137,14 +146,46 @@ class SeriesManifest(_message.Message):
         kline_count: _builtins.int = ...,
         gap_count: _builtins.int = ...,
         missing_count: _builtins.int = ...,
+        gaps: _abc.Iterable[Global___GapCrossed] | None = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["series", b"series"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gap_count", b"gap_count", "kline_count", b"kline_count", "klines_sha256", b"klines_sha256", "missing_count", b"missing_count", "revision", b"revision", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gap_count", b"gap_count", "gaps", b"gaps", "kline_count", b"kline_count", "klines_sha256", b"klines_sha256", "missing_count", b"missing_count", "revision", b"revision", "series", b"series", "source_interval", b"source_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SeriesManifest: _TypeAlias = SeriesManifest  # noqa: Y015
+
+@_typing.final
+class GapCrossed(_message.Message):
+    """A run of missing klines that a backtest went across."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
+    LAST_OPEN_TIME_MS_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    first_open_time_ms: _builtins.int
+    """open_time of the first missing kline, epoch milliseconds."""
+    last_open_time_ms: _builtins.int
+    """open_time of the last missing kline, epoch milliseconds."""
+    missing_count: _builtins.int
+    """How many klines are missing."""
+    def __init__(
+        self,
+        *,
+        first_open_time_ms: _builtins.int = ...,
+        last_open_time_ms: _builtins.int = ...,
+        missing_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_open_time_ms", b"first_open_time_ms", "last_open_time_ms", b"last_open_time_ms", "missing_count", b"missing_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GapCrossed: _TypeAlias = GapCrossed  # noqa: Y015
 
 @_typing.final
 class OpenPosition(_message.Message):
