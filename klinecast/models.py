@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from klinecast.columns import Column
+from klinecast.indicators import IndicatorKey
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
@@ -246,3 +247,41 @@ class CheckReport:
     """By kind, oldest first, cut at the number asked for."""
     counts: Mapping[FindingKind, FindingCount]
     """All of them, counted; kinds without any are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndicatorBatch:
+    """One batch of a stream of indicators."""
+
+    open_time_ms: Column
+    columns: Mapping[str, Column]
+    """A column for each output by its label."""
+    next_open_time_ms: int
+    """Where to resume after this batch."""
+    rows_sent: int
+    rows_total: int
+    revision: int | None
+    """Revision of the series of klines; None when none were read."""
+
+    def __len__(self) -> int:
+        return len(self.open_time_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedIndicators:
+    """Indicators of a range in memory."""
+
+    open_time_ms: Column
+    columns: Mapping[str, Column]
+    revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndicatorSeriesSummary:
+    """A stored indicator series and what it holds."""
+
+    series: IndicatorKey
+    first_open_time_ms: int | None
+    last_open_time_ms: int | None
+    value_count: int
+    revision: int

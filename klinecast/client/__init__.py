@@ -5,6 +5,7 @@ from __future__ import annotations
 from klinecast.backtest_config import BacktestConfig
 from klinecast.client._client import Client
 from klinecast.errors import KlinecastError
+from klinecast.indicators import Indicator, IndicatorKey
 from klinecast.interval import Interval
 from klinecast.models import (
     Backtest,
@@ -15,8 +16,11 @@ from klinecast.models import (
     FindingCount,
     FindingKind,
     Gap,
+    IndicatorBatch,
+    IndicatorSeriesSummary,
     IngestSummary,
     KlineBatch,
+    LoadedIndicators,
     LoadedKlines,
     RejectedKline,
     Result,
@@ -36,10 +40,15 @@ __all__ = [
     "FindingCount",
     "FindingKind",
     "Gap",
+    "Indicator",
+    "IndicatorBatch",
+    "IndicatorKey",
+    "IndicatorSeriesSummary",
     "IngestSummary",
     "Interval",
     "KlineBatch",
     "KlinecastError",
+    "LoadedIndicators",
     "LoadedKlines",
     "RejectedKline",
     "Result",

@@ -14,15 +14,20 @@ from klinecast.client._backtest import BacktestCalls
 from klinecast.client._calls import Caller
 from klinecast.client._channel import open_channel
 from klinecast.client._data import DataCalls
+from klinecast.client._indicators import IndicatorCalls
 from klinecast.client._results import Columns, ResultCalls
 from klinecast.columns import Column
+from klinecast.indicators import Indicator, IndicatorKey
 from klinecast.models import (
     Backtest,
     BacktestEvent,
     CheckReport,
     Gap,
+    IndicatorBatch,
+    IndicatorSeriesSummary,
     IngestSummary,
     KlineBatch,
+    LoadedIndicators,
     LoadedKlines,
     Result,
     SeriesSummary,
@@ -128,6 +133,37 @@ class Client:
         """Delete the klines of [start, end); return how many."""
         return self._data.delete(series, start_ms, end_ms)
 
+    def ingest_indicators(
+        self, series: IndicatorKey, batches: Iterable[tuple[Column, Column]], *, on_invalid: str = "REJECT"
+    ) -> IngestSummary:
+        """Upsert values of a stored indicator series, given as (open times, values); on_invalid is REJECT or FAIL."""
+        return self._indicators.ingest(series, batches, on_invalid)
+
+    def stream_indicators(
+        self,
+        series: SeriesKey | IndicatorKey,
+        indicators: Sequence[Indicator],
+        start_ms: int,
+        end_ms: int,
+        *,
+        batch_size: int = 4096,
+    ) -> Iterator[IndicatorBatch]:
+        """Yield indicators at the open times of a series' klines in [start, end), through cuts without gap or repeat.
+
+        With an IndicatorKey and the one stored indicator it names, the values come at open times of their own.
+        """
+        return self._indicators.stream(series, indicators, start_ms, end_ms, batch_size=batch_size)
+
+    def load_indicators(
+        self, series: SeriesKey | IndicatorKey, indicators: Sequence[Indicator], start_ms: int, end_ms: int
+    ) -> LoadedIndicators:
+        """Read the indicators of [start, end) into one set of columns."""
+        return self._indicators.load(series, indicators, start_ms, end_ms)
+
+    def list_indicator_series(self, *, venue: str = "", symbol: str = "") -> Iterator[IndicatorSeriesSummary]:
+        """Yield the stored indicator series."""
+        return self._indicators.list_series(venue, symbol)
+
     def create_backtest(self, config: BacktestConfig, *, request_id: str | None = None) -> Backtest:
         """Queue a backtest; the same request_id gives the same backtest."""
         return self._backtest.create(config, request_id)
@@ -209,8 +245,16 @@ class Client:
         return self._results.delete(result_id, tombstone_fence=tombstone_fence, tenant=tenant)
 
     @cached_property
+    def _data_channel(self) -> grpc.Channel:
+        return self._open("data")
+
+    @cached_property
     def _data(self) -> DataCalls:
-        return DataCalls(self._open("data"), self._caller)
+        return DataCalls(self._data_channel, self._caller)
+
+    @cached_property
+    def _indicators(self) -> IndicatorCalls:
+        return IndicatorCalls(self._data_channel, self._caller)
 
     @cached_property
     def _backtest(self) -> BacktestCalls:

@@ -109,7 +109,9 @@ def source_from_proto(
     return source
 
 
-def list_request_from_proto(proto: data_service_pb2.ListSeriesRequest, *, default_size: int) -> tuple[str, str, int]:
+def list_request_from_proto(
+    proto: data_service_pb2.ListSeriesRequest | data_service_pb2.ListIndicatorSeriesRequest, *, default_size: int
+) -> tuple[str, str, int]:
     """Return venue, symbol (empty: all) and page size."""
     found = Violations()
     found.check(

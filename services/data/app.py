@@ -10,6 +10,9 @@ import grpc.aio
 
 from klinecast.api.data.v1 import data_service_pb2, data_service_pb2_grpc
 from services.data.cache import BlockCache
+from services.data.indicators.rpcs import IndicatorRpcs
+from services.data.indicators.store import IndicatorStore
+from services.data.indicators.stream import IndicatorStreams
 from services.data.reading import BlockReader
 from services.data.servicer import DataServicer, Parts
 from services.data.settings import DataSettings
@@ -31,12 +34,19 @@ class DataApp:
         store = DataStore(runtime.database)
         telemetry = DataTelemetry(runtime.metrics)
         self._reader = BlockReader(store, BlockCache(settings.cache_bytes), telemetry)
+        streams, indicators = KlineStreams(store, self._reader), IndicatorStore(runtime.database)
         self._servicer = DataServicer(
             Parts(
                 catalog=store,
                 writer=store,
                 flaws=store,
-                streams=KlineStreams(store, self._reader),
+                streams=streams,
+                indicators=IndicatorRpcs(
+                    catalog=indicators,
+                    writer=indicators,
+                    streams=IndicatorStreams(streams, indicators),
+                    check_running=runtime.check_running,
+                ),
                 telemetry=telemetry,
                 check_running=runtime.check_running,
             )

@@ -127,7 +127,8 @@ class SeriesChecker:
 
     def _end_quiet(self) -> None:
         if self._quiet and self._quiet[2] >= self._query.zero_volume_klines:
-            self._note(Finding(FindingKind.ZERO_VOLUME, *self._quiet))
+            first_ms, last_ms, count = self._quiet
+            self._note(Finding(FindingKind.ZERO_VOLUME, first_ms, last_ms, count))
         self._quiet = []
 
     def _note_all(self, findings: Iterable[Finding]) -> None:

@@ -74,13 +74,13 @@ _INTEGERS = ("open_time_ms", "trade_count")
 
 def _reduce(name: str, values: Column, starts: NDArray[np.intp]) -> Column:
     if name == "open":
-        return values[starts]
+        return np.asarray(values[starts])
     if name == "close":
-        return values[np.concatenate((starts[1:], [len(values)])) - 1]
+        return np.asarray(values[np.concatenate((starts[1:], [len(values)])) - 1])
     if name in _REDUCED:
         return np.asarray(_REDUCED[name].reduceat(values, starts))
     if name == "trade_count":
         missing = np.minimum.reduceat(values, starts) < 0
-        return np.where(missing, _MISSING_COUNT, np.add.reduceat(values, starts))
+        return np.asarray(np.where(missing, _MISSING_COUNT, np.add.reduceat(values, starts)))
     numbers = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
     return np.bincount(numbers, weights=values)  # adds the terms in order; np.add.reduceat adds them in pairs

@@ -29,6 +29,7 @@ from klinecast.series import SeriesKey
 from klinecast.types import MarketType
 from services.data.catalog import Catalog, Gap, SeriesRecord, series_not_found
 from services.data.checking import FlawStore, check_series
+from services.data.indicators.rpcs import IndicatorRpcs
 from services.data.ingest import Ingest, KlineWriter
 from services.data.stream import KlinesMessage, KlineStreams
 from services.data.telemetry import DataTelemetry
@@ -49,6 +50,7 @@ class Parts:
     writer: KlineWriter
     streams: KlineStreams
     flaws: FlawStore
+    indicators: IndicatorRpcs
     telemetry: DataTelemetry
     check_running: Callable[[], None]
 
@@ -89,6 +91,26 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
                 self._parts.check_running()
                 self._parts.telemetry.observe_streamed(message.count)
                 yield _message_to_wire(message, query)
+
+    async def IngestIndicators(
+        self, request_iterator: AsyncIterator[pb.IngestIndicatorsRequest], context: _Context
+    ) -> pb.IngestIndicatorsResponse:
+        """Store the values of an indicator series."""
+        return await self._parts.indicators.ingest(request_iterator)
+
+    async def StreamIndicators(
+        self, request: pb.StreamIndicatorsRequest, context: _Context
+    ) -> AsyncIterator[pb.StreamIndicatorsResponse]:
+        """Stream the indicators of a range."""
+        async with aclosing(self._parts.indicators.stream(request)) as messages:  # type: ignore[type-var]
+            async for message in messages:
+                yield message
+
+    async def ListIndicatorSeries(
+        self, request: pb.ListIndicatorSeriesRequest, context: _Context
+    ) -> pb.ListIndicatorSeriesResponse:
+        """List stored indicator series."""
+        return await self._parts.indicators.list_series(request)
 
     async def ListSeries(self, request: pb.ListSeriesRequest, context: _Context) -> pb.ListSeriesResponse:
         """List series by identity."""

@@ -82,3 +82,28 @@ sealed_blocks = sa.Table(
     *(sa.Column(column.name, sa.LargeBinary) for column in klines.columns if column.name != "series_id"),
     sa.PrimaryKeyConstraint("series_id", "block", name="sealed_blocks_pkey"),
 )
+
+indicator_series = sa.Table(
+    "indicator_series",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("venue", _NAME, nullable=False),
+    sa.Column("market_type", _NAME, nullable=False),
+    sa.Column("symbol", _NAME, nullable=False),
+    sa.Column("name", _NAME, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("rewrite_revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("first_open_time", sa.BigInteger),
+    sa.Column("last_open_time", sa.BigInteger),
+    sa.Column("value_count", sa.BigInteger, nullable=False, server_default="0"),
+    sa.UniqueConstraint("venue", "market_type", "symbol", "name", name="indicator_series_identity"),
+)
+
+indicator_values = sa.Table(
+    "indicator_values",
+    metadata,
+    sa.Column("series_id", sa.BigInteger, nullable=False),
+    sa.Column("open_time", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.PrimaryKeyConstraint("series_id", "open_time", name="indicator_values_pkey", postgresql_include=["value"]),
+)
