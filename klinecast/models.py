@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from klinecast import frames
 from klinecast.columns import Column
 from klinecast.indicators import IndicatorKey
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,18 @@ class KlineBatch:
     def __len__(self) -> int:
         return len(self.columns["open_time_ms"])
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a pandas DataFrame indexed by open_time in UTC."""
+        return frames.to_pandas(self.columns)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return a polars DataFrame whose first column is open_time in UTC."""
+        return frames.to_polars(self.columns)
+
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow Table whose first column is open_time in UTC."""
+        return frames.to_arrow(self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedKlines:
@@ -41,6 +60,24 @@ class LoadedKlines:
     """Revision of the series they are of."""
     source_interval: Interval
     """Interval of the stored klines that they are, or were built from."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a pandas DataFrame indexed by open_time in UTC."""
+        return frames.to_pandas(self.columns)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return a polars DataFrame whose first column is open_time in UTC."""
+        return frames.to_polars(self.columns)
+
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow Table whose first column is open_time in UTC."""
+        return frames.to_arrow(self.columns)
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Arrays of one length by column name, open_time_ms among them."""
+        klines = self.klines
+        return {name: getattr(klines, name) for name in ("open_time_ms", "open", "high", "low", "close", "volume")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +228,10 @@ class Result:
     """If every ambiguous kline had hit the stop first, or the target."""
     gap_count: int
     missing_count: int
+    gaps: tuple[Gap, ...]
+    """The first 100 gaps that were crossed."""
+    source_interval: Interval | None
+    """Interval of the stored klines that were read, or that those read were built from."""
     trade_rows: int
     fill_rows: int
     equity_rows: int

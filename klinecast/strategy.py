@@ -25,6 +25,7 @@ class Breakout(Strategy[Params]):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Generic, TypeVar
@@ -33,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from klinecast.indicators import Indicator
 from klinecast.types import KlineColumns, Signals
 
 ENTRY_POINT_GROUP = "klinecast.strategies"
@@ -97,6 +99,10 @@ class Strategy(ABC, Generic[ParamsT]):
     def memory(self, params: ParamsT) -> Memory:
         """Return how the strategy remembers; by default it does not."""
         return None
+
+    def indicators(self, params: ParamsT) -> Sequence[Indicator]:
+        """Return what compute finds in klines.indicators: computed by the data service, or stored there."""
+        return ()
 
     @abstractmethod
     def compute(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, StrEnum
 from typing import Self
 
@@ -164,12 +164,15 @@ class KlineColumns:
     """Last prices, quote units."""
     volume: FloatColumn
     """Traded base units."""
+    indicators: Mapping[str, FloatColumn] = field(default_factory=dict)
+    """What the strategy asked for besides, by column name, as long as the klines."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "open_time_ms", np.ascontiguousarray(self.open_time_ms, dtype=np.int64))
         for name in ("open", "high", "low", "close", "volume"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float64))
-        require_one_length({field.name: getattr(self, field.name) for field in fields(self)})
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "indicators"}
+        require_one_length(own | {f"indicators[{name!r}]": values for name, values in self.indicators.items()})
 
     def __len__(self) -> int:
         return len(self.open_time_ms)
@@ -178,7 +181,13 @@ class KlineColumns:
         """Return klines [start, stop) as views."""
         cut = slice(start, stop)
         return KlineColumns(
-            self.open_time_ms[cut], self.open[cut], self.high[cut], self.low[cut], self.close[cut], self.volume[cut]
+            self.open_time_ms[cut],
+            self.open[cut],
+            self.high[cut],
+            self.low[cut],
+            self.close[cut],
+            self.volume[cut],
+            {name: values[cut] for name, values in self.indicators.items()},
         )
 
 
@@ -221,10 +230,10 @@ class Signals:
     """Price at which an entry rests as a stop order, quote units; NaN = a market order."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            column = getattr(self, field.name)
+        for one in fields(self):
+            column = getattr(self, one.name)
             if column is not None:
-                object.__setattr__(self, field.name, np.ascontiguousarray(column, dtype=np.float64))
+                object.__setattr__(self, one.name, np.ascontiguousarray(column, dtype=np.float64))
 
     def __len__(self) -> int:
         return len(self.target_exposure)

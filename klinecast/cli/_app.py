@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from klinecast.cli import _backtest, _check, _data, _results
+from klinecast.cli import _backtest, _check, _data, _import, _results
 from klinecast.cli._session import Session, print_error
 from klinecast.errors import KlinecastError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+_import.register(app)
 _data.register(app)
 _check.register(app)
 app.add_typer(_backtest.app, name="backtest", help="Run backtests and follow them.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from klinecast.client._errors import translated
-from klinecast.errors import DeadlineExceeded, Unavailable
+from klinecast.errors import DeadlineExceeded, KlinecastError, Unavailable
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.05
@@ -56,6 +56,25 @@ class Caller:
                 yield from responses
             finally:
                 responses.cancel()
+
+    def upload(self, call: Callable[..., _T], requests: Iterator[Any]) -> _T:
+        """Send a stream of requests; what making one of them raised comes through instead of gRPC's word for it."""
+        failed: list[Exception] = []
+
+        def guarded() -> Iterator[Any]:
+            try:
+                yield from requests
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        try:
+            with translated():
+                return call(guarded(), metadata=self.metadata())
+        except KlinecastError:
+            if failed:
+                raise failed[0] from None
+            raise
 
     def resuming(self, open_stream: Callable[[], Iterator[_T]]) -> Iterator[_T]:
         """Yield from streams opened one after another, each where the last was cut, until timeout_s bring no message.

@@ -12,7 +12,6 @@ import numpy as np
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1.data_service_pb2_grpc import DataServiceStub
 from klinecast.client._calls import Caller
-from klinecast.client._errors import translated
 from klinecast.columns import Column, encode_columns, parse_columns
 from klinecast.convert import models as convert
 from klinecast.convert.checks import check_report
@@ -46,9 +45,7 @@ class DataCalls:
     def ingest(self, series: SeriesKey, batches: Iterable[Mapping[str, Column]], on_invalid: str) -> IngestSummary:
         """Send batches as one ingest."""
         requests = _ingest_requests(series, batches, on_invalid)
-        with translated():
-            response = self._stub.IngestKlines(requests, metadata=self._caller.metadata())
-        return convert.ingest_summary(response)
+        return convert.ingest_summary(self._caller.upload(self._stub.IngestKlines, requests))
 
     def stream(
         self,
@@ -92,7 +89,8 @@ class DataCalls:
                 source = INTERVAL_FROM_PROTO[head.source_interval]
             for name, values in columns.items():
                 whole[name][head.klines_sent - len(values) : head.klines_sent] = values
-        return LoadedKlines(KlineColumns(*(whole[name] for name in _OHLCV)), revision, source)
+        times, open_, high, low, close, volume = (whole[name] for name in _OHLCV)
+        return LoadedKlines(KlineColumns(times, open_, high, low, close, volume), revision, source)
 
     def _messages(
         self,

@@ -11,7 +11,6 @@ import numpy as np
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1.data_service_pb2_grpc import DataServiceStub
 from klinecast.client._calls import Caller
-from klinecast.client._errors import translated
 from klinecast.columns import Column, encode_columns, read_column
 from klinecast.convert.indicators import (
     indicator_key_from_proto,
@@ -41,8 +40,7 @@ class IndicatorCalls:
     def ingest(self, series: IndicatorKey, batches: Iterable[tuple[Column, Column]], on_invalid: str) -> IngestSummary:
         """Send batches of open times and values as one ingest."""
         requests = _ingest_requests(series, batches, on_invalid)
-        with translated():
-            response = self._stub.IngestIndicators(requests, metadata=self._caller.metadata())
+        response = self._caller.upload(self._stub.IngestIndicators, requests)
         rejections = tuple(
             RejectedKline(one.index, one.field, one.reason, one.open_time_ms) for one in response.rejections
         )

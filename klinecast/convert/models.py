@@ -142,6 +142,10 @@ def result(proto: result_pb2.Result) -> models.Result:
         total_return_bounds=(header.total_return_stop_first, header.total_return_target_first),
         gap_count=manifest.gap_count,
         missing_count=manifest.missing_count,
+        gaps=tuple(
+            models.Gap(one.first_open_time_ms, one.last_open_time_ms, one.missing_count) for one in manifest.gaps
+        ),
+        source_interval=INTERVAL_FROM_PROTO.get(manifest.source_interval),
         trade_rows=header.trade_rows,
         fill_rows=header.fill_rows,
         equity_rows=header.equity_rows,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from klinecast.api.backtest.v1 import backtest_pb2
 from klinecast.api.results.v1 import result_pb2
 from klinecast.backtest_config import BacktestConfig
 from klinecast.convert.backtest import config_to_proto
-from klinecast.convert.market import series_to_proto
+from klinecast.convert.market import INTERVAL_TO_PROTO, series_to_proto
+from klinecast.interval import Interval
 from klinecast.types import KlineColumns
 
 Columns = dict[str, NDArray[np.float64] | NDArray[np.int64]]
@@ -50,8 +51,10 @@ def manifest_to_proto(
     klines: KlineColumns,
     *,
     revision: int,
+    source_interval: Interval,
     gap_count: int,
     missing_count: int,
+    gaps: Iterable[tuple[int, int, int]],
     strategy_version: str,
     code_hash: str,
     engine_version: str,
@@ -64,6 +67,11 @@ def manifest_to_proto(
         kline_count=len(klines),
         gap_count=gap_count,
         missing_count=missing_count,
+        gaps=[
+            result_pb2.GapCrossed(first_open_time_ms=first, last_open_time_ms=last, missing_count=count)
+            for first, last, count in gaps
+        ],
+        source_interval=INTERVAL_TO_PROTO[source_interval],
     )
     return result_pb2.Manifest(
         strategy_version=strategy_version,

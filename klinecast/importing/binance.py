@@ -32,7 +32,8 @@ _PRICES = ("open", "high", "low", "close", "volume")
 _OPTIONAL = ("quote_volume", "trade_count", "taker_buy_base_volume", "taker_buy_quote_volume")
 _PLACES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
 _NONE_OPTIONAL = b",,,,,"
-_MS, _US, _NS = 1e11, 1e14, 1e17  # where milliseconds, microseconds and nanoseconds begin (1973-03-03 each)
+MS, US, NS = 1e11, 1e14, 1e17
+"""Where milliseconds, microseconds and nanoseconds begin (1973-03-03 each)."""
 _EXACT = 2.0**53
 MIXED_UNITS = "is in another unit than the rows before: milliseconds and microseconds are mixed"
 
@@ -120,9 +121,9 @@ def _first_bad_row(lines: Sequence[bytes], places: Sequence[int]) -> RowError:
 
 
 def _to_milliseconds(times: NDArray[np.float64]) -> tuple[NDArray[np.int64], str]:
-    _refuse(~(times >= _MS), times, "is not a time in milliseconds or microseconds (seconds are not accepted)")
-    _refuse(times >= _NS, times, "is not a time in milliseconds or microseconds (nanoseconds are not accepted)")
-    micro = times >= _US
+    _refuse(~(times >= MS), times, "is not a time in milliseconds or microseconds (seconds are not accepted)")
+    _refuse(times >= NS, times, "is not a time in milliseconds or microseconds (nanoseconds are not accepted)")
+    micro = times >= US
     unit = "us" if micro[0] else "ms"
     _refuse(micro != micro[0], times, MIXED_UNITS)
     whole = times.astype(np.int64)

@@ -18,12 +18,12 @@ MAX_LINE_BYTES = 4096
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_lines(path: Path, *, batch: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield (number of the first line, up to `batch` lines without their ends), blank lines at the end left out."""
-    number = 1
-    with _open(path) as file:
+def read_lines(path: Path, *, batch: int) -> Iterator[tuple[int, list[bytes], float]]:
+    """Yield (number of the first line, up to `batch` lines without their ends, share of the file read so far)."""
+    number, size = 1, max(path.stat().st_size, 1)
+    with path.open("rb") as raw, _open(path, raw) as file:
         while lines := _take(file, path, batch, number):
-            yield number, lines
+            yield number, lines, min(raw.tell() / size, 1.0)
             number += len(lines)
 
 
@@ -38,25 +38,24 @@ def _take(file: IO[bytes], path: Path, batch: int, number: int) -> list[bytes]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
     name = path.name.lower()
     if name.endswith(".zip"):
-        with _open_zip(path) as file:
+        with _open_zip(path, raw) as file:
             yield file
     elif name.endswith(".gz"):
-        with gzip.open(path, "rb") as packed, io.BufferedReader(packed) as file:
+        with gzip.open(raw, "rb") as packed, io.BufferedReader(packed) as file:
             yield file
     elif name.endswith(".csv"):
-        with path.open("rb") as file:
-            yield file
+        yield raw
     else:
-        raise ImportFormatError("is none of .csv, .csv.gz, .zip", path=path)
+        raise ImportFormatError("is none of .csv, .csv.gz, .zip, .parquet", path=path)
 
 
 @contextmanager
-def _open_zip(path: Path) -> Iterator[IO[bytes]]:
+def _open_zip(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
         raise ImportFormatError(f"is not a zip archive ({error})", path=path) from None
     with archive:

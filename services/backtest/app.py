@@ -12,7 +12,8 @@ import grpc.aio
 
 from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
 from klinecast.client import Client
-from klinecast.errors import KlinecastError
+from klinecast.errors import KlinecastError, NotFound
+from klinecast.interval import divides
 from klinecast.series import SeriesKey
 from services.backtest.catalogue import Catalogue
 from services.backtest.dispatching import Dispatcher
@@ -160,8 +161,21 @@ async def build_app(settings: BacktestSettings, runtime: Runtime) -> AsyncIterat
 
 
 def _find_series(client: Client, key: SeriesKey) -> SeriesSpan:
-    summary = client.get_series(key)
-    return SeriesSpan(summary.first_open_time_ms, summary.last_open_time_ms)
+    """Return what is held of a series, or of those it can be built from."""
+    try:
+        summary = client.get_series(key)
+        return SeriesSpan(summary.first_open_time_ms, summary.last_open_time_ms)
+    except NotFound:
+        market = client.list_series(venue=key.venue, symbol=key.symbol)
+        spans = [
+            (one.first_open_time_ms, one.last_open_time_ms)
+            for one in market
+            if one.series.market_type is key.market_type and divides(one.series.interval, key.interval)
+        ]
+        held = [(first, last) for first, last in spans if first is not None and last is not None]
+        if not spans:
+            raise
+    return SeriesSpan(min((one[0] for one in held), default=None), max((one[1] for one in held), default=None))
 
 
 def _delete_result(client: Client, key: JobKey, fence: int) -> bool:

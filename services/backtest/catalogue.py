@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 
 from klinecast.backtest_config import ParamValue
+from klinecast.indicators import Indicator
 from klinecast.strategy import Mode
 from klinecast.types import KlineColumns, Signals
 from services.backtest.engine import ENGINE_VERSION
@@ -45,6 +46,11 @@ class Catalogue:
         strategy = self._registry.get(name)
         signals, _ = run_strategy(strategy, validate_params(strategy, params), klines, Mode(mode))
         return signals
+
+    def indicators(self, name: str, params: Mapping[str, ParamValue]) -> Sequence[Indicator]:
+        """Return what a strategy wants to see besides the klines."""
+        strategy = self._registry.get(name)
+        return strategy.indicators(validate_params(strategy, params))
 
     def version(self, name: str) -> str:
         """Return the version of a strategy."""

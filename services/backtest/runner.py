@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from klinecast.backtest_config import BacktestConfig
-from klinecast.interval import missing_between
+from klinecast.indicators import Indicator
+from klinecast.interval import Interval, missing_between, next_open, previous_open
 from klinecast.types import FloatColumn, KlineColumns, MarketType, Signals
 from services.backtest.catalogue import Catalogue
 from services.backtest.engine import EngineError, Outcome, Simulation
 from services.backtest.engine.statistics import compute_statistics
 from services.backtest.jobs import Failure, Phase
 
+MAX_GAPS = 100
 SLICE = 131_072
 """Klines simulated between two looks at a cancel: about a millisecond."""
 
@@ -43,6 +45,7 @@ class Loaded:
 
     klines: KlineColumns
     revision: int
+    source_interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,17 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps:
+    """Runs of missing klines in what was read."""
+
+    count: int
+    missing: int
+    """Klines missing in them."""
+    first: tuple[tuple[int, int, int], ...]
+    """The first 100: open_time of the first and last missing kline, how many."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything a finished backtest produced."""
 
@@ -68,8 +82,8 @@ class Run:
     outcome: Outcome
     statistics: Mapping[str, float]
     revision: int
-    gap_count: int
-    missing_count: int
+    source_interval: Interval
+    gaps: Gaps
     strategy_version: str
     code_hash: str
 
@@ -95,8 +109,8 @@ class Runner:
     """The steps of a run; what touches the world comes as callables."""
 
     catalogue: Catalogue
-    load: Callable[[BacktestConfig], Loaded]
-    """Reads the klines of a config, warm-up before start included; raises RunFailed when there are none."""
+    load: Callable[[BacktestConfig, Sequence[Indicator]], Loaded]
+    """Reads the klines of a config and indicators of them, warm-up before start included; raises RunFailed."""
     save: Callable[[Run], None]
     """Stores a result."""
     report: Callable[[Progress], None]
@@ -106,7 +120,7 @@ class Runner:
         """Run a backtest; raise RunFailed with the reason, or GivenUp."""
         self.report(Progress(Phase.LOAD))
         with timings.measure(Phase.LOAD):
-            loaded = self.load(config)
+            loaded = self.load(config, self._indicators(config))
         total = len(loaded.klines)
         self.report(Progress(Phase.SIGNALS, 0, total))
         with timings.measure(Phase.SIGNALS):
@@ -124,6 +138,12 @@ class Runner:
             self.save(run)
         return run
 
+    def _indicators(self, config: BacktestConfig) -> Sequence[Indicator]:
+        try:
+            return self.catalogue.indicators(config.strategy, config.params)
+        except Exception as error:
+            raise RunFailed(_raised(config.strategy, error)) from None
+
     def _signals(self, config: BacktestConfig, klines: KlineColumns) -> Signals:
         mode = config.mode or default_mode(config.series.market_type)
         try:
@@ -133,8 +153,7 @@ class Runner:
         except MemoryError:
             raise RunFailed(Failure("RESOURCE", f"strategy {config.strategy} ran out of memory")) from None
         except Exception as error:
-            message = f"strategy {config.strategy} raised {type(error).__name__}: {error}"
-            raise RunFailed(Failure("STRATEGY_FAILED", message[:500], detail=_author_traceback(error))) from None
+            raise RunFailed(_raised(config.strategy, error)) from None
 
     def _simulate(self, config: BacktestConfig, klines: KlineColumns, signals: Signals) -> Outcome:
         try:
@@ -154,8 +173,6 @@ class Runner:
         outcome: Outcome,
         statistics: Mapping[str, float],
     ) -> Run:
-        times = loaded.klines.open_time_ms
-        missing = missing_between(times[:-1], times[1:], config.series.interval)
         return Run(
             config=config,
             klines=klines,
@@ -163,11 +180,27 @@ class Runner:
             outcome=outcome,
             statistics=statistics,
             revision=loaded.revision,
-            gap_count=int(np.count_nonzero(missing)),
-            missing_count=int(missing.sum()),
+            source_interval=loaded.source_interval,
+            gaps=_gaps_in(loaded.klines, config.series.interval),
             strategy_version=self.catalogue.version(config.strategy),
             code_hash=self.catalogue.code_hash(config.strategy),
         )
+
+
+def _gaps_in(klines: KlineColumns, interval: Interval) -> Gaps:
+    times = klines.open_time_ms
+    missing = missing_between(times[:-1], times[1:], interval)
+    places = np.flatnonzero(missing)
+    first = [
+        (next_open(int(times[at]), interval), previous_open(int(times[at + 1]), interval), int(missing[at]))
+        for at in places[:MAX_GAPS]
+    ]
+    return Gaps(len(places), int(missing.sum()), tuple(first))
+
+
+def _raised(strategy: str, error: Exception) -> Failure:
+    message = f"strategy {strategy} raised {type(error).__name__}: {error}"
+    return Failure("STRATEGY_FAILED", message[:500], detail=_author_traceback(error))
 
 
 def _simulated(done: int, klines: KlineColumns, equity: FloatColumn) -> Progress:

@@ -57,6 +57,8 @@ class Deletion:
 class Flaws:
     """What writing a series left on record."""
 
+    revision: int
+    """Revision of the series."""
     rewritten: Sequence[tuple[int, int, int]]
     """Of each block with rewritten klines: first and last open_time, how many."""
     refused: Sequence[tuple[str, str, int, int, int]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,16 +44,17 @@ async def check_series(query: CheckQuery, reader: SeriesReader, store: FlawStore
     if flaws is None:
         raise series_not_found(klines.key)
     checker = SeriesChecker(query)
-    revision = count = 0
+    count, revision = 0, flaws.revision
     try:
         opened = await reader.open(klines)
     except FailedPrecondition:  # no klines in the range; there may be flaws
         pass
     else:
-        revision, count = opened.revision, opened.total
+        count, revision = opened.total, opened.revision
         async with aclosing(opened.blocks()) as blocks:
             async for columns in blocks:
                 checker.add(columns)
+        await opened.require_unchanged()
     checker.add_flaws(flaws)
     return checker.report(count, revision)
 
@@ -101,17 +101,22 @@ class SeriesChecker:
 
     def _find_gaps(self, times: NDArray[np.int64]) -> None:
         missing = missing_between(times[:-1], times[1:], self._interval)
-        for place in np.flatnonzero(missing):
+        places = np.flatnonzero(missing)
+        room = self._room(FindingKind.GAP)
+        for place in places[:room]:
             first_ms = next_open(int(times[place]), self._interval)
             last_ms = previous_open(int(times[place + 1]), self._interval)
             self._note(Finding(FindingKind.GAP, first_ms, last_ms, int(missing[place])))
+        self._count(FindingKind.GAP, len(places[room:]), int(missing[places[room:]].sum()))
 
     def _find_jumps(self, times: NDArray[np.int64], closes: NDArray[np.float64]) -> None:
         changes = closes[1:] / closes[:-1] - 1
         places = np.flatnonzero(np.abs(changes) > self._query.jump_bound)
-        self._note_all(
-            Finding(FindingKind.JUMP, int(times[at]), int(times[at]), 1, change=float(changes[at])) for at in places
-        )
+        room = self._room(FindingKind.JUMP)
+        for place in places[:room]:
+            time_ms = int(times[place])
+            self._note(Finding(FindingKind.JUMP, time_ms, time_ms, 1, change=float(changes[place])))
+        self._count(FindingKind.JUMP, len(places[room:]), len(places[room:]))
 
     def _find_quiet(self, times: NDArray[np.int64], quiet: NDArray[np.bool_]) -> None:
         """Extend and end runs of klines without volume; a gap ends a run."""
@@ -131,14 +136,17 @@ class SeriesChecker:
             self._note(Finding(FindingKind.ZERO_VOLUME, first_ms, last_ms, count))
         self._quiet = []
 
-    def _note_all(self, findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            self._note(finding)
-
     def _note(self, finding: Finding) -> None:
-        kept = self._found.setdefault(finding.kind, [])
-        counts = self._counts.setdefault(finding.kind, [0, 0])
-        counts[0] += 1
-        counts[1] += finding.kline_count
-        if len(kept) < self._query.max_findings:
-            kept.append(finding)
+        if self._room(finding.kind):
+            self._found.setdefault(finding.kind, []).append(finding)
+        self._count(finding.kind, 1, finding.kline_count)
+
+    def _room(self, kind: FindingKind) -> int:
+        return self._query.max_findings - len(self._found.get(kind, ()))
+
+    def _count(self, kind: FindingKind, findings: int, klines: int) -> None:
+        """Count findings; those beyond the number kept are made no objects of."""
+        if findings:
+            counts = self._counts.setdefault(kind, [0, 0])
+            counts[0] += findings
+            counts[1] += klines

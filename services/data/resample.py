@@ -42,6 +42,8 @@ class Resampler:
 
     def add(self, columns: Columns) -> Columns:
         """Take ascending source klines; return the target klines that they finish."""
+        if not len(columns["open_time_ms"]):
+            return self._build([])
         buckets = bucket_of(columns["open_time_ms"], self._target)
         last = int(np.searchsorted(buckets, buckets[-1]))
         held = self._held

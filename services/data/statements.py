@@ -40,7 +40,7 @@ SELECT * FROM data.series
 WHERE venue = %(venue)s AND market_type = %(market_type)s AND symbol = %(symbol)s AND kline_count > 0
 """
 
-FIND_SERIES = f"SELECT id FROM data.series WHERE {_IDENTITY}"
+FIND_SERIES = f"SELECT id, revision FROM data.series WHERE {_IDENTITY}"
 
 
 def _sent(name: str) -> str:

@@ -83,7 +83,7 @@ class DataStore:
             parameters = parameters_of(key, found[0], start=start_ms, end=end_ms) | _block_range(key, start_ms, end_ms)
             rewritten = await driver.execute(statements.LIST_REWRITTEN, parameters)
             refused = await driver.execute(statements.LIST_REFUSED, parameters)
-            return Flaws(await rewritten.fetchall(), await refused.fetchall())
+            return Flaws(found[1], await rewritten.fetchall(), await refused.fetchall())
 
     async def load_snapshot(self, key: SeriesKey, start_ms: int, end_ms: int, *, resume_ms: int) -> Snapshot | None:
         """Return the series and its blocks of [start, end) as they stand now; None for an unknown series."""

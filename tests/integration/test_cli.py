@@ -1,5 +1,7 @@
 """The klinecast command as a process, against the real services."""
 
+import gzip
+import hashlib
 import json
 import subprocess
 import sys
@@ -59,7 +61,7 @@ def test_run_prints_one_document_and_writes_a_report(klinecast, tmp_path: Path) 
 @pytest.mark.usefixtures("sample")
 def test_a_refused_request_is_one_clear_line_and_exit_code_1(klinecast) -> None:
     done = klinecast(*RUN, "-p", "fats=10")
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     assert "did you mean fast" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -88,6 +90,34 @@ def test_listings_print(klinecast) -> None:
 
 
 def test_the_shipped_sample_is_what_the_generator_makes() -> None:
-    import gzip
 
     assert gzip.decompress(SAMPLE.read_bytes()).decode() == generate_sample()
+
+
+def test_import_takes_directories_and_goes_on_after_a_refused_file(klinecast, tmp_path: Path) -> None:
+    lines = gzip.decompress(SAMPLE.read_bytes()).splitlines(keepends=True)
+    for name, part in (("a.csv", lines[:500]), ("b.csv", [*lines[500:600], b"broken\n"]), ("c.csv", lines[600:900])):
+        (tmp_path / name).write_bytes(b"".join(part))
+    (tmp_path / "readme.txt").touch()
+    digest = hashlib.sha256((tmp_path / "a.csv").read_bytes()).hexdigest()
+    (tmp_path / "a.csv.CHECKSUM").write_text(f"{digest}  a.csv\n")
+    (tmp_path / "c.csv.CHECKSUM").write_text(f"{'0' * 64}  c.csv\n")
+    done = klinecast("import", str(tmp_path), "--symbol", "PARTS", "--interval", "1h")
+    assert done.returncode == 1, done.stderr
+    assert "a.csv: inserted 499" in done.stdout, done.stderr
+    assert "checksum ok" in done.stdout
+    assert "klines/s" in done.stdout
+    problems = done.stderr.splitlines()
+    assert problems[0] == "skipped 1 other files: readme.txt"
+    assert problems[1].startswith("error: b.csv, line 101: has 1 fields")
+    assert problems[2].startswith("error: c.csv: has the SHA-256")
+
+
+def test_check_tells_what_is_doubtful(klinecast, tmp_path: Path) -> None:
+    lines = gzip.decompress(SAMPLE.read_bytes()).splitlines(keepends=True)
+    (tmp_path / "gap.csv").write_bytes(b"".join(lines[:100] + lines[103:200]))
+    assert klinecast("import", str(tmp_path / "gap.csv"), "--symbol", "GAP", "--interval", "1h").returncode == 0
+    done = klinecast("check", "--symbol", "GAP", "--interval", "1h", "--json")
+    document = json.loads(done.stdout)
+    assert document["counts"] == {"GAP": {"findings": 1, "klines": 3}}
+    assert "GAP\t1\t3" in klinecast("check", "--symbol", "GAP", "--interval", "1h").stdout

@@ -96,7 +96,9 @@ class _Held:
         """Run to an end and write it; return what to tell the parent."""
         runner = Runner(
             catalogue=self._attempt.catalogue,
-            load=lambda config: self._attempt.patiently(self._claim, lambda: load(self._attempt.client, config)),
+            load=lambda config, indicators: self._attempt.patiently(
+                self._claim, lambda: load(self._attempt.client, config, indicators)
+            ),
             save=lambda run: self._attempt.patiently(self._claim, lambda: self._save(run)),
             report=self._report,
         )

@@ -72,4 +72,4 @@ async def test_bounds_are_told(data, details):
 async def test_a_range_without_klines_is_empty_not_an_error(data):
     await data.ingest(make_klines(10))
     report = await check(data, end_time=timestamp_to_proto(START_MS))
-    assert (report.kline_count, report.findings) == (0, ())
+    assert (report.kline_count, report.revision, report.findings) == (0, 1, ())

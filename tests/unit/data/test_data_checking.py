@@ -24,7 +24,7 @@ def check(columns, *, cuts=(), interval=Interval.H1, flaws=None, jump=0.2, quiet
     checker = SeriesChecker(CheckQuery(query, jump, quiet, most))
     for start, stop in itertools.pairwise([0, *cuts, len(columns["close"])]):
         checker.add(pick(columns, slice(start, stop)))
-    checker.add_flaws(flaws or Flaws([], []))
+    checker.add_flaws(flaws or Flaws(1, [], []))
     return checker.report(len(columns["close"]), 1)
 
 
@@ -84,7 +84,7 @@ def test_what_is_on_record_is_reported():
         ("open_time_ms", "DUPLICATE", 1, 6, 6),
         ("high", "HIGH_BELOW_CLOSE", 2, 8, 9),
     ]
-    flaws = Flaws([(1, 2, 3)], refused)
+    flaws = Flaws(1, [(1, 2, 3)], refused)
     found = [(one.kind.value, one.kline_count, one.reason) for one in check(make_klines(9), flaws=flaws).findings]
     assert found == [
         ("REWRITTEN", 3, ""),
