@@ -46,8 +46,10 @@ class Block:
     """Gaps between its first and its last kline."""
     rewrite_revision: int
     """Revision of the series at the last update, delete or insert before the then last open_time; 0 for none."""
-    sealed: bool
-    """Whether it is also kept as columns."""
+    sealed_count: int
+    """How many of its first klines are also kept as columns."""
+    sealed_last_ms: int
+    """open_time of the last of those (0 for none)."""
     in_range: int
     """Klines of it in the range asked for."""
     before_resume: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from klinecast.convert.data import KlineQuery
 
 _MAX_SEALING = 16
+_WORTH_SEALING = 1024
+"""Klines read from rows of a block that still grows before it is sealed anew."""
 
 
 class BlockStore(Protocol):
@@ -31,10 +33,10 @@ class BlockStore(Protocol):
         """Return the block's present rewrite_revision and columns of its klines from first to last, both inclusive."""
 
     async def load_sealed(self, key: BlockKey, columns: Sequence[str]) -> tuple[int, Columns | None]:
-        """Return the block's present rewrite_revision and its sealed columns; None unless all of them are there."""
+        """Return the block's present rewrite_revision and sealed columns; None unless all of them are there."""
 
-    async def seal_block(self, key: BlockKey, columns: Columns) -> None:
-        """Keep columns of a finished block."""
+    async def seal_block(self, key: BlockKey, last_ms: int, columns: Columns) -> None:
+        """Keep columns of a block's klines up to the last one."""
 
 
 class CacheObserver(Protocol):
@@ -98,7 +100,7 @@ class BlockReader:
         wanted = _Wanted(query.key, key, block, block.number < block_of(snapshot.last_ms, query.key.interval))
         count = block.in_range - block.before_resume
         if 2 * count < block.kline_count and not self._cache.is_wanted_again(key):
-            return self._load_rows(wanted, first_ms, last_ms, count)
+            return self._load_part(wanted, first_ms, last_ms, count)
         return self._load_whole(wanted, first_ms, last_ms)
 
     async def close(self) -> None:
@@ -106,24 +108,34 @@ class BlockReader:
         await asyncio.gather(*self._sealing, return_exceptions=True)
 
     async def _load_whole(self, wanted: _Wanted, first_ms: int, last_ms: int) -> Columns:
-        load = self._load_sealed if wanted.block.sealed else self._load_and_seal
-        return cut(await self._cache.read(wanted.key, lambda: load(wanted)), first_ms, last_ms)
+        return cut(await self._cache.read(wanted.key, lambda: self._load_block(wanted)), first_ms, last_ms)
 
-    async def _load_sealed(self, wanted: _Wanted) -> Columns:
-        rewrite_revision, columns = await self._store.load_sealed(wanted.key, wanted.names)
-        if columns is None:
-            return await self._load_and_seal(wanted)
-        wanted.check(rewrite_revision, columns, wanted.block.kline_count)
-        return wanted.with_times(columns, wanted.block.first_ms, wanted.block.kline_count)
+    async def _load_block(self, wanted: _Wanted) -> Columns:
+        """Read what is sealed, and the rows after it; seal it all when those were many, or are the last."""
+        block, sealed = wanted.block, None
+        if block.sealed_count:
+            sealed = await self._load_sealed(wanted)
+        rows = block.kline_count - (block.sealed_count if sealed else 0)
+        if sealed and not rows:
+            return wanted.with_times(sealed, block.first_ms, block.kline_count)
+        first_ms = block.sealed_last_ms + 1 if sealed else block.first_ms
+        columns = await self._load_rows(wanted, first_ms, block.last_ms, rows)
+        if sealed:
+            columns = {name: np.concatenate((sealed[name], columns[name])) for name in wanted.names}
+        if wanted.is_finished or rows >= _WORTH_SEALING:
+            self._start_sealing(wanted.key, block.last_ms, columns)
+        return wanted.with_times(columns, block.first_ms, block.kline_count)
 
-    async def _load_and_seal(self, wanted: _Wanted) -> Columns:
-        block = wanted.block
-        columns = await self._load_rows(wanted, block.first_ms, block.last_ms, block.kline_count)
-        if wanted.is_finished and len(self._sealing) < _MAX_SEALING:
-            task = asyncio.create_task(self._seal(wanted.key, {name: columns[name] for name in wanted.names}))
-            self._sealing.add(task)
-            task.add_done_callback(self._sealing.discard)
+    async def _load_sealed(self, wanted: _Wanted) -> Columns | None:
+        count = wanted.block.sealed_count
+        key = replace(wanted.key, kline_count=count)
+        rewrite_revision, columns = await self._store.load_sealed(key, wanted.names)
+        if columns is not None:
+            wanted.check(rewrite_revision, columns, count)
         return columns
+
+    async def _load_part(self, wanted: _Wanted, first_ms: int, last_ms: int, count: int) -> Columns:
+        return wanted.with_times(await self._load_rows(wanted, first_ms, last_ms, count), first_ms, count)
 
     async def _load_rows(self, wanted: _Wanted, first_ms: int, last_ms: int, count: int) -> Columns:
         key = wanted.key
@@ -131,11 +143,17 @@ class BlockReader:
             key.series_id, key.block, first_ms, last_ms, columns=wanted.names
         )
         wanted.check(rewrite_revision, columns, count)
-        return wanted.with_times(columns, first_ms, count)
+        return columns
 
-    async def _seal(self, key: BlockKey, columns: Columns) -> None:
+    def _start_sealing(self, key: BlockKey, last_ms: int, columns: Columns) -> None:
+        if len(self._sealing) < _MAX_SEALING:
+            task = asyncio.create_task(self._seal(key, last_ms, columns))
+            self._sealing.add(task)
+            task.add_done_callback(self._sealing.discard)
+
+    async def _seal(self, key: BlockKey, last_ms: int, columns: Columns) -> None:
         with suppress(Unavailable):  # the next reader of the rows will try again
-            await self._store.seal_block(key, columns)
+            await self._store.seal_block(key, last_ms, columns)
 
 
 def series_changed(key: SeriesKey) -> Aborted:

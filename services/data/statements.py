@@ -50,12 +50,15 @@ def _sent(name: str) -> str:
 _VALUES = ", ".join(VALUE_COLUMNS)
 _TYPES = {"trade_count": "int8"}
 
-# xmax is 0 in a row that the statement inserted and not in one that it updated; nobody else writes under the lock.
+# What is there is looked up in the snapshot from before the insert; nobody else writes under the lock. (That xmax is 0
+# in an inserted row would tell it too, but not where the table is partitioned.)
 UPSERT_KLINES = f"""
 WITH sent AS (
   SELECT open_time, {", ".join(_sent(name) for name in VALUE_COLUMNS)}
   FROM unnest(%(open_time_ms)s::int8[], {", ".join(f"%({name})s::{_TYPES.get(name, 'float8')}[]" for name in VALUE_COLUMNS)})
     AS t (open_time, {_VALUES})
+), known AS (
+  SELECT open_time FROM sent JOIN data.klines k USING (open_time) WHERE k.series_id = %(series_id)s::int8
 ), written AS (
   INSERT INTO data.klines AS k (series_id, open_time, {_VALUES})
   SELECT %(series_id)s::int8, open_time, {_VALUES} FROM sent
@@ -63,15 +66,14 @@ WITH sent AS (
     SET {", ".join(f"{name} = EXCLUDED.{name}" for name in VALUE_COLUMNS)}
     WHERE ({", ".join(f"k.{name}" for name in VALUE_COLUMNS)})
       IS DISTINCT FROM ({", ".join(f"EXCLUDED.{name}" for name in VALUE_COLUMNS)})
-  RETURNING open_time, xmax = 0 AS inserted
+  RETURNING open_time
 ), changed AS (
   SELECT open_time / %(block_span)s::int8 AS block,
-    count(*) FILTER (WHERE inserted) AS inserted,
-    count(*) FILTER (WHERE NOT inserted) AS updated,
+    count(*) - count(known.open_time) AS inserted, count(known.open_time) AS updated,
     min(open_time) AS first, max(open_time) AS last,
     bool_or(open_time > %(last_open_time)s::int8) AS appended,
     bool_or(open_time <= %(last_open_time)s::int8) AS rewritten
-  FROM written GROUP BY 1
+  FROM written LEFT JOIN known USING (open_time) GROUP BY 1
 ), blocks AS (
   INSERT INTO data.kline_blocks AS b
     (series_id, block, kline_count, first_open_time, last_open_time, append_revision, rewrite_revision, rewritten_count)
@@ -204,14 +206,14 @@ _START, _END, _RESUME = "%(start)s::int8", "%(end)s::int8", "%(resume)s::int8"
 LOAD_SNAPSHOT = f"""
 SELECT s.id, s.revision, coalesce(s.first_open_time, 0), coalesce(s.last_open_time, 0), b.block, b.kline_count,
   coalesce(b.first_open_time, 0), coalesce(b.last_open_time, 0), b.gap_count, b.rewrite_revision,
-  sealed.block IS NOT NULL,
+  coalesce(sealed.kline_count, 0), coalesce(sealed.last_open_time, 0),
   {_COUNT.format(start=_START, end=_END)} AS in_range,
   {_COUNT.format(start=_START, end=_RESUME)} AS before_resume
 FROM data.series s
 LEFT JOIN data.kline_blocks b ON b.series_id = s.id
   AND b.block BETWEEN %(first_block)s::int8 AND %(last_block)s::int8
 LEFT JOIN data.sealed_blocks sealed ON (sealed.series_id, sealed.block) = (b.series_id, b.block)
-  AND (sealed.rewrite_revision, sealed.kline_count) = (b.rewrite_revision, b.kline_count)
+  AND sealed.rewrite_revision = b.rewrite_revision
 WHERE {_IDENTITY}
 ORDER BY b.block
 """
@@ -260,7 +262,7 @@ WHERE b.series_id = %(series_id)s::int8 AND b.block = %(block)s::int8
 
 
 def read_sealed(columns: Sequence[str]) -> str:
-    """Return the statement that reads a sealed block: its block's rewrite_revision, then each column; NULL if not there."""
+    """Return the statement that reads sealed klines: their block's rewrite_revision, then each column or NULL."""
     return f"""
 SELECT b.rewrite_revision, {", ".join(f"s.{column_name(name)}" for name in columns)}
 FROM data.kline_blocks b LEFT JOIN data.sealed_blocks s ON (s.series_id, s.block) = (b.series_id, b.block)
@@ -275,12 +277,15 @@ def seal_block(columns: Sequence[str]) -> str:
     same = "(s.rewrite_revision, s.kline_count) = (EXCLUDED.rewrite_revision, EXCLUDED.kline_count)"
     others = [name for name in (_OPEN_TIME, *VALUE_COLUMNS) if name not in names]
     return f"""
-INSERT INTO data.sealed_blocks AS s (series_id, block, rewrite_revision, kline_count, {", ".join(names)})
-VALUES (%(series_id)s, %(block)s, %(rewrite_revision)s, %(kline_count)s, {", ".join(f"%({name})s" for name in columns)})
+INSERT INTO data.sealed_blocks AS s
+  (series_id, block, rewrite_revision, kline_count, last_open_time, {", ".join(names)})
+VALUES (%(series_id)s, %(block)s, %(rewrite_revision)s, %(kline_count)s, %(last_open_time)s,
+  {", ".join(f"%({name})s" for name in columns)})
 ON CONFLICT (series_id, block) DO UPDATE SET
   rewrite_revision = EXCLUDED.rewrite_revision, kline_count = EXCLUDED.kline_count,
+  last_open_time = EXCLUDED.last_open_time,
   {", ".join([f"{name} = EXCLUDED.{name}" for name in names] + [f"{name} = CASE WHEN {same} THEN s.{name} END" for name in others])}
-WHERE s.rewrite_revision <= EXCLUDED.rewrite_revision
+WHERE (s.rewrite_revision, s.kline_count) <= (EXCLUDED.rewrite_revision, EXCLUDED.kline_count)
 """
 
 

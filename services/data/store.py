@@ -118,7 +118,7 @@ class DataStore:
         return row[0], {name: column_from_bytes(raw, name) for name, raw in zip(columns, row[1:], strict=True)}
 
     async def load_sealed(self, key: BlockKey, columns: Sequence[str]) -> tuple[int, Columns | None]:
-        """Return the block's present rewrite_revision and its sealed columns; None unless all of them are there."""
+        """Return the block's present rewrite_revision and sealed columns; None unless all of them are there."""
         async with self._database.single() as driver, driver.cursor(binary=True) as cursor:
             await cursor.execute(statements.read_sealed(columns), _block_parameters(key), prepare=True)
             row = await cursor.fetchone()
@@ -127,11 +127,12 @@ class DataStore:
             return row[0], None
         return row[0], {name: wire_column(raw, name) for name, raw in zip(columns, row[1:], strict=True)}
 
-    async def seal_block(self, key: BlockKey, columns: Columns) -> None:
-        """Keep columns of a finished block."""
-        raw = {name: np.ascontiguousarray(values).data.cast("B") for name, values in columns.items()}
+    async def seal_block(self, key: BlockKey, last_ms: int, columns: Columns) -> None:
+        """Keep columns of a block's klines up to the last one."""
+        raw: dict[str, Any] = {name: np.ascontiguousarray(values).data.cast("B") for name, values in columns.items()}
+        parameters = _block_parameters(key) | {"last_open_time": last_ms} | raw
         async with self._database.single() as driver:
-            await driver.execute(statements.seal_block(list(columns)), _block_parameters(key) | raw, binary=True)
+            await driver.execute(statements.seal_block(list(columns)), parameters, binary=True)
 
     async def list_gaps(self, key: SeriesKey, start_ms: int, end_ms: int, *, limit: int) -> list[Gap] | None:
         """Return the first gaps that end at or after start and start before end; None for an unknown series."""

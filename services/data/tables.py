@@ -79,6 +79,7 @@ sealed_blocks = sa.Table(
     sa.Column("block", sa.BigInteger, nullable=False),
     sa.Column("rewrite_revision", sa.BigInteger, nullable=False),
     sa.Column("kline_count", sa.Integer, nullable=False),
+    sa.Column("last_open_time", sa.BigInteger, nullable=False),
     *(sa.Column(column.name, sa.LargeBinary) for column in klines.columns if column.name != "series_id"),
     sa.PrimaryKeyConstraint("series_id", "block", name="sealed_blocks_pkey"),
 )

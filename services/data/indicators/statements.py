@@ -10,18 +10,21 @@ ON CONFLICT (venue, market_type, symbol, name) DO NOTHING
 
 LOCK_SERIES = f"SELECT id, revision, last_open_time FROM data.indicator_series WHERE {_IDENTITY} FOR UPDATE"
 
-# xmax is 0 in a row that the statement inserted and not in one that it updated; nobody else writes under the lock.
+# What is there is looked up in the snapshot from before the insert; nobody else writes under the lock.
 UPSERT_VALUES = """
-WITH written AS (
+WITH sent AS (
+  SELECT * FROM unnest(%(open_time_ms)s::int8[], %(value)s::float8[]) AS t (open_time, value)
+), known AS (
+  SELECT open_time FROM sent JOIN data.indicator_values v USING (open_time) WHERE v.series_id = %(series_id)s::int8
+), written AS (
   INSERT INTO data.indicator_values AS v (series_id, open_time, value)
-  SELECT %(series_id)s::int8, open_time, value
-  FROM unnest(%(open_time_ms)s::int8[], %(value)s::float8[]) AS t (open_time, value)
+  SELECT %(series_id)s::int8, open_time, value FROM sent
   ON CONFLICT (series_id, open_time) DO UPDATE SET value = EXCLUDED.value WHERE v.value <> EXCLUDED.value
-  RETURNING open_time, xmax = 0 AS inserted
+  RETURNING open_time
 ), counted AS (
-  SELECT count(*) FILTER (WHERE inserted) AS inserted, count(*) FILTER (WHERE NOT inserted) AS updated,
+  SELECT count(*) - count(known.open_time) AS inserted, count(known.open_time) AS updated,
     min(open_time) AS first, max(open_time) AS last
-  FROM written
+  FROM written LEFT JOIN known USING (open_time)
 ), changed AS (
   UPDATE data.indicator_series s
   SET revision = s.revision + 1,

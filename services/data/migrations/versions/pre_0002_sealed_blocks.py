@@ -9,11 +9,11 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Count rewrites per block and refusals per series, and keep finished blocks a second time as columns.
+    """Count rewrites per block and refusals per series, and keep blocks that are read a second time as columns.
 
-    A sealed block is what a read of its rows gave, as the bytes of the wire: reading it again costs Postgres a tenth.
-    It belongs to the rewrite_revision and kline_count beside it and is nothing once those of its block have moved.
-    Its columns lie uncompressed: prices as doubles hardly shrink.
+    A sealed block is what a read of its rows gave, as the bytes of the wire: reading it again costs Postgres a tenth,
+    and nothing of what other series do to the pages of the key. It holds the first kline_count klines of its block for
+    as long as the block's rewrite_revision is the one beside it. Its columns lie uncompressed: prices hardly shrink.
 
     With a share of the table ever more new rows would wait for the visibility map, and a series is read by its
     covering key alone only where that map is fresh. Vacuum skips what it has seen: a fixed number costs the same.
@@ -42,6 +42,7 @@ def upgrade() -> None:
             block bigint NOT NULL,
             rewrite_revision bigint NOT NULL,
             kline_count integer NOT NULL,
+            last_open_time bigint NOT NULL,
             open_time bytea STORAGE EXTERNAL,
             open bytea STORAGE EXTERNAL,
             high bytea STORAGE EXTERNAL,
