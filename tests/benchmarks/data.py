@@ -67,9 +67,9 @@ def measure_streams(home: Path, url: str) -> list[Row]:
     """Compare warm streams with Flight and cold ones with the bare index scan, each with its yardstick in turn."""
     pairs: dict[str, tuple[float, float]] = {}
     with _service(home, url) as suite, flight_target(_BEST_FLIGHT_BATCH) as flight, suite.client() as warm:
-        for name, times in (("year_1m", 25), ("year_1h", 50)):
+        for name, burst in (("year_1m", 3), ("year_1h", 20)):
             with _reader("klines", suite.target("data"), name) as ours, _reader("flight", flight, name) as theirs:
-                pairs[name] = _in_turn(ours, theirs, times=times)
+                pairs[name] = _in_turn(ours, theirs, burst=burst)
         rows = _in_turn(lambda: _read_rows(warm), lambda: _load(warm, "1h"))
     with data_service(home, url, CACHE_BYTES="0") as cold, psycopg.connect(url, autocommit=True) as connection:
         scan = _in_turn(lambda: _load(cold, "1m"), lambda: _scan_s(connection))
@@ -169,15 +169,16 @@ def serve_reads(library: str, target: str, name: str) -> None:
             print(_seconds(lambda: next(reads)), flush=True)
 
 
-def _in_turn(call: Callable[[], object], yardstick: Callable[[], object], *, times: int = TIMES) -> tuple[float, float]:
-    """Return the median seconds of both, called in turn; a call that returns seconds has measured itself."""
+def _in_turn(call: Callable[[], object], yardstick: Callable[[], object], *, burst: int = 1) -> tuple[float, float]:
+    """Return the median seconds of both, called in turn, `burst` times each; what returns seconds timed itself."""
     taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(-3, times):
+    for turn in range(-2, TIMES):
         for one, seconds in ((call, taken[0]), (yardstick, taken[1])):
-            start = time.perf_counter()
-            found = one()
-            if turn >= 0:
-                seconds.append(found if isinstance(found, float) else time.perf_counter() - start)
+            for _ in range(burst):
+                start = time.perf_counter()
+                found = one()
+                if turn >= 0:
+                    seconds.append(found if isinstance(found, float) else time.perf_counter() - start)
     return statistics.median(taken[0]), statistics.median(taken[1])
 
 
