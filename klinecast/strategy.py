@@ -20,6 +20,8 @@ class Breakout(Strategy[Params]):
         n = params.lookback
         target[n:] = np.where(klines.close[n:] > klines.close[:-n], 1.0, mode.down)
         return Signals(target)
+
+What a strategy wants to see besides the klines it names in `indicators(params)`; it stands in klines.indicators.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from klinecast.backtest_config import BacktestConfig
 from klinecast.client._backtest import BacktestCalls
 from klinecast.client._calls import Caller
 from klinecast.client._channel import open_channel
-from klinecast.client._data import DataCalls
+from klinecast.client._data import DataCalls, KlineRange
 from klinecast.client._indicators import IndicatorCalls
 from klinecast.client._results import Columns, ResultCalls
 from klinecast.columns import Column
 from klinecast.indicators import Indicator, IndicatorKey
+from klinecast.interval import Interval
 from klinecast.models import (
     Backtest,
     BacktestEvent,
@@ -84,18 +85,21 @@ class Client:
         batch_size: int = 4096,
         columns: Sequence[str] | None = None,
         gap_policy: str = "SKIP",
+        source_interval: Interval | None = None,
     ) -> Iterator[KlineBatch]:
         """Yield the klines of [start, end) in batches, through cuts without gap or repeat.
 
-        Raises Aborted (SERIES_CHANGED) when the range was rewritten meanwhile.
+        An interval that is not stored is built from source_interval, or from the stored one that suits best. Raises
+        Aborted (SERIES_CHANGED) when the range was rewritten meanwhile.
         """
-        return self._data.stream(
-            series, start_ms, end_ms, batch_size=batch_size, columns=columns, gap_policy=gap_policy
-        )
+        wanted = KlineRange(series, start_ms, end_ms, batch_size, columns, gap_policy, source_interval)
+        return self._data.stream(wanted)
 
-    def load_klines(self, series: SeriesKey, start_ms: int, end_ms: int) -> LoadedKlines:
+    def load_klines(
+        self, series: SeriesKey, start_ms: int, end_ms: int, *, source_interval: Interval | None = None
+    ) -> LoadedKlines:
         """Read the klines of [start, end) into one set of columns, from the start again when they were rewritten."""
-        return self._data.load(series, start_ms, end_ms)
+        return self._data.load(KlineRange(series, start_ms, end_ms, source_interval=source_interval))
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:
         """Get one series; raises NotFound."""

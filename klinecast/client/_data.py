@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import grpc
@@ -11,13 +12,15 @@ import numpy as np
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1.data_service_pb2_grpc import DataServiceStub
+from klinecast.api.market.v1 import interval_pb2
 from klinecast.client._calls import Caller
 from klinecast.columns import Column, encode_columns, parse_columns
 from klinecast.convert import models as convert
 from klinecast.convert.checks import check_report
 from klinecast.convert.data import columns_to_proto
-from klinecast.convert.market import INTERVAL_FROM_PROTO, series_to_proto, timestamp_to_proto
+from klinecast.convert.market import INTERVAL_FROM_PROTO, INTERVAL_TO_PROTO, series_to_proto, timestamp_to_proto
 from klinecast.errors import Aborted
+from klinecast.interval import Interval
 from klinecast.models import CheckReport, Gap, IngestSummary, KlineBatch, LoadedKlines, SeriesSummary
 from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
@@ -28,6 +31,33 @@ _LOAD_TRIES = 5
 _OHLCV = ("open_time_ms", "open", "high", "low", "close", "volume")
 _ON_INVALID = {"REJECT": pb.ON_INVALID_REJECT, "FAIL": pb.ON_INVALID_FAIL}
 _GAP_POLICY = {"SKIP": pb.GAP_POLICY_SKIP, "FAIL": pb.GAP_POLICY_FAIL}
+
+
+@dataclass(frozen=True, slots=True)
+class KlineRange:
+    """What to read."""
+
+    series: SeriesKey
+    start_ms: int
+    end_ms: int
+    batch_size: int = MAX_BATCH
+    columns: Sequence[str] | None = None
+    gap_policy: str = "SKIP"
+    source_interval: Interval | None = None
+
+    def to_proto(self) -> pb.StreamKlinesRequest:
+        """Convert."""
+        source = self.source_interval
+        return pb.StreamKlinesRequest(
+            series=series_to_proto(self.series),
+            start_time=timestamp_to_proto(self.start_ms),
+            end_time=timestamp_to_proto(self.end_ms),
+            batch_size=self.batch_size,
+            columns=columns_to_proto(self.columns or ()),
+            gap_policy=_GAP_POLICY[self.gap_policy],
+            source_interval=INTERVAL_TO_PROTO[source] if source else interval_pb2.INTERVAL_UNSPECIFIED,
+            implied_open_times=True,
+        )
 
 
 class DataCalls:
@@ -47,18 +77,9 @@ class DataCalls:
         requests = _ingest_requests(series, batches, on_invalid)
         return convert.ingest_summary(self._caller.upload(self._stub.IngestKlines, requests))
 
-    def stream(
-        self,
-        series: SeriesKey,
-        start_ms: int,
-        end_ms: int,
-        *,
-        batch_size: int,
-        columns: Sequence[str] | None,
-        gap_policy: str,
-    ) -> Iterator[KlineBatch]:
+    def stream(self, wanted: KlineRange) -> Iterator[KlineBatch]:
         """Yield batches; a cut stream goes on where it was cut, at the same revision, without later appends."""
-        for head, views, revision in self._messages(series, start_ms, end_ms, batch_size, columns, gap_policy):
+        for head, views, revision in self._messages(wanted):
             yield KlineBatch(
                 {name: values.copy() for name, values in views.items()},
                 head.next_open_time_ms,
@@ -67,22 +88,22 @@ class DataCalls:
                 revision,
             )
 
-    def load(self, series: SeriesKey, start_ms: int, end_ms: int) -> LoadedKlines:
+    def load(self, wanted: KlineRange) -> LoadedKlines:
         """Read a range whole, from the start again when it was rewritten meanwhile."""
         for attempt in range(_LOAD_TRIES):
             try:
-                return self._load(series, start_ms, end_ms)
+                return self._load(wanted)
             except Aborted:
                 if attempt == _LOAD_TRIES - 1:
                     raise
                 time.sleep(0.05 * (attempt + 1))
         raise AssertionError("unreachable")
 
-    def _load(self, series: SeriesKey, start_ms: int, end_ms: int) -> LoadedKlines:
+    def _load(self, wanted: KlineRange) -> LoadedKlines:
         """Copy each message straight into its place in arrays as long as the first message says they will be."""
         whole: dict[str, Column] = {}
-        revision, source = 0, series.interval
-        for head, columns, revision in self._messages(series, start_ms, end_ms, MAX_BATCH, None, "SKIP"):  # noqa: B007
+        revision, source = 0, wanted.series.interval
+        for head, columns, revision in self._messages(wanted):  # noqa: B007
             if not whole:
                 memory = np.empty((len(columns), head.klines_total))  # one piece: fewer pages to fault in
                 whole = {name: row.view(columns[name].dtype) for name, row in zip(columns, memory, strict=True)}
@@ -92,26 +113,10 @@ class DataCalls:
         times, open_, high, low, close, volume = (whole[name] for name in _OHLCV)
         return LoadedKlines(KlineColumns(times, open_, high, low, close, volume), revision, source)
 
-    def _messages(
-        self,
-        series: SeriesKey,
-        start_ms: int,
-        end_ms: int,
-        batch_size: int,
-        columns: Sequence[str] | None,
-        gap_policy: str,
-    ) -> Iterator[tuple[pb.StreamKlinesResponse, Mapping[str, Column], int]]:
+    def _messages(self, wanted: KlineRange) -> Iterator[tuple[pb.StreamKlinesResponse, Mapping[str, Column], int]]:
         """Yield each message without its columns, views of those, and the revision they are of."""
-        request = pb.StreamKlinesRequest(
-            series=series_to_proto(series),
-            start_time=timestamp_to_proto(start_ms),
-            end_time=timestamp_to_proto(end_ms),
-            batch_size=batch_size,
-            columns=columns_to_proto(columns or ()),
-            gap_policy=_GAP_POLICY[gap_policy],
-            implied_open_times=True,
-        )
-        step_ms = series.interval.span_ms
+        request = wanted.to_proto()
+        step_ms = wanted.series.interval.span_ms
 
         def from_last() -> Iterator[tuple[pb.StreamKlinesResponse, Mapping[str, Column]]]:
             return self._caller.stream(self._stream_klines, request)
@@ -120,7 +125,7 @@ class DataCalls:
             if not request.HasField("expected_revision"):
                 request.expected_revision = head.revision
                 request.source_interval = head.source_interval
-                request.end_time.CopyFrom(timestamp_to_proto(min(end_ms, head.last_open_time_ms + 1)))
+                request.end_time.CopyFrom(timestamp_to_proto(min(wanted.end_ms, head.last_open_time_ms + 1)))
             request.resume_from_ms = head.next_open_time_ms
             if head.HasField("first_open_time_ms"):
                 times = np.arange(head.first_open_time_ms, head.next_open_time_ms, step_ms, dtype=np.int64)

@@ -15,6 +15,7 @@ from klinecast.interval import Interval, ceil_open, floor_open, next_open
 from klinecast.series import SeriesKey
 from klinecast.types import MarketType
 from services.data.resample import Resampler
+from tests.factories import make_columns, make_series
 from tests.integration.data.kline_driver import HOUR_MS, KEY, START_MS, assert_equal, drain, join, make_klines, pick
 
 COUNT = 20_000
@@ -164,3 +165,17 @@ def _key(interval):
 
 def _required(columns):
     return {name: columns[name] for name in ("open_time_ms", *NAMES)}
+
+
+def test_the_sdk_names_the_source(suite):
+    with suite.client() as client:
+        series = make_series()
+        client.ingest_klines(series, [make_columns(500)])
+        minutes = {name: values[:240] for name, values in make_columns(500).items()}
+        minutes["open_time_ms"] = START_MS + 60_000 * np.arange(240)
+        client.ingest_klines(replace(series, interval=Interval.M1), [minutes])
+        wanted = replace(series, interval=Interval.H4)
+        for source, count in ((None, 125), (Interval.H1, 125), (Interval.M1, 1)):
+            loaded = client.load_klines(wanted, START_MS, MAX_MS, source_interval=source)
+            assert (loaded.source_interval, len(loaded.klines)) == (source or Interval.H1, count)
+            assert sum(map(len, client.stream_klines(wanted, START_MS, MAX_MS, source_interval=source))) == count

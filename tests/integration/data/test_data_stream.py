@@ -8,10 +8,11 @@ import pytest
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.columns import read_columns
+from klinecast.convert.market import series_to_proto, timestamp_to_proto
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from klinecast.types import MarketType
-from tests.integration.data.kline_driver import HOUR_MS, START_MS, assert_equal, drain, join, make_klines, pick
+from tests.integration.data.kline_driver import HOUR_MS, KEY, START_MS, assert_equal, drain, join, make_klines, pick
 
 COUNT = 20_000
 END_MS = START_MS + COUNT * HOUR_MS
@@ -165,6 +166,29 @@ async def test_every_bad_field_is_named(data, details):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await data.stream(start_ms, end_ms, **fields)
         assert details(caught.value)[:3] == ("INVALID_ARGUMENT", "INVALID_FIELD", expected)
+
+
+async def test_a_column_that_does_not_exist_is_named(data, details):
+    request = pb.StreamKlinesRequest(
+        series=series_to_proto(KEY),
+        start_time=timestamp_to_proto(START_MS),
+        end_time=timestamp_to_proto(END_MS),
+        columns=[1, 0, 99],
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await data.stub.StreamKlines(request).read()
+    assert details(caught.value)[:3] == ("INVALID_ARGUMENT", "INVALID_FIELD", ["columns[1]", "columns[2]"])
+
+
+async def test_implied_open_times_are_left_out_where_there_is_no_gap(data, klines):
+    whole = make_klines(COUNT)
+    await data.ingest(pick(whole, slice(0, 1_000)))
+    stream = data.open_stream(START_MS, START_MS + 3_000 * HOUR_MS, batch_size=500, implied_open_times=True)
+    messages = await drain(stream)
+    assert [len(message.batch.open_time_ms) > 0 for message in messages][:4] == [False, False, True, True]
+    for message in messages[:2]:
+        assert message.next_open_time_ms - message.first_open_time_ms == 499 * HOUR_MS + 1
+        assert len(message.batch.close) == 500
 
 
 async def test_a_gap_is_an_error_when_asked(data, details):
