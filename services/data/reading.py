@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from klinecast.errors import Aborted, Unavailable
+from klinecast.errors import Aborted
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
 from services.data.blocks import Block, Snapshot, block_of
 from services.data.cache import BlockCache, BlockKey, Columns
+from services.runtime.logs import get_logger
 
 if TYPE_CHECKING:
     from klinecast.convert.data import KlineQuery
 
+_LOG = get_logger(__name__)
 _MAX_SEALING = 16
 _WORTH_SEALING = 1024
 """Klines read from rows of a block that still grows before it is sealed anew."""
@@ -152,8 +153,10 @@ class BlockReader:
             task.add_done_callback(self._sealing.discard)
 
     async def _seal(self, key: BlockKey, last_ms: int, columns: Columns) -> None:
-        with suppress(Unavailable):  # the next reader of the rows will try again
+        try:
             await self._store.seal_block(key, last_ms, columns)
+        except Exception as error:  # the next reader of the rows will try again
+            _LOG.warning("block_not_sealed", block=key.block, problem=type(error).__name__)
 
 
 def series_changed(key: SeriesKey) -> Aborted:

@@ -67,13 +67,14 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
         """Store batch after batch; batches before a failure stay stored."""
         ingest: Ingest | None = None
         try:
-            async for request in read_ahead(request_iterator):
-                self._parts.check_running()
-                if ingest is None:
-                    ingest = self._open_ingest(request)
-                elif request.HasField("series") and required_series(request.series) != ingest.key:
-                    raise InvalidArgument.of(FieldViolation("series", "must be the series of the first message"))
-                await ingest.add(klines_from_proto(request.batch))
+            async with aclosing(read_ahead(request_iterator)) as requests:
+                async for request in requests:
+                    self._parts.check_running()
+                    if ingest is None:
+                        ingest = self._open_ingest(request)
+                    elif request.HasField("series") and required_series(request.series) != ingest.key:
+                        raise InvalidArgument.of(FieldViolation("series", "must be the series of the first message"))
+                    await ingest.add(klines_from_proto(request.batch))
         finally:
             if ingest is not None:
                 self._parts.telemetry.observe_ingest(ingest)
@@ -102,7 +103,7 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
         self, request: pb.StreamIndicatorsRequest, context: _Context
     ) -> AsyncIterator[pb.StreamIndicatorsResponse]:
         """Stream the indicators of a range."""
-        async with aclosing(self._parts.indicators.stream(request)) as messages:  # type: ignore[type-var]
+        async with aclosing(self._parts.indicators.stream(request)) as messages:
             async for message in messages:
                 yield message
 

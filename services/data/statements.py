@@ -36,7 +36,8 @@ ON CONFLICT (venue, market_type, symbol, interval) DO NOTHING
 LOCK_SERIES = f"SELECT id, revision, last_open_time FROM data.series WHERE {_IDENTITY} FOR UPDATE"
 
 LIST_SIBLINGS = """
-SELECT * FROM data.series
+SELECT venue, market_type, symbol, interval, first_open_time, last_open_time, kline_count, revision, gap_count
+FROM data.series
 WHERE venue = %(venue)s AND market_type = %(market_type)s AND symbol = %(symbol)s AND kline_count > 0
 """
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
 
 
-async def read_ahead(messages: AsyncIterator[_T]) -> AsyncIterator[_T]:
+async def read_ahead(messages: AsyncIterator[_T]) -> AsyncGenerator[_T, None]:
     """Yield the messages; the next one arrives while the handler works on the last."""
     upcoming = _next(messages)
     try:

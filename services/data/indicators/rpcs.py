@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -43,18 +43,19 @@ class IndicatorRpcs:
     async def ingest(self, requests: AsyncIterator[pb.IngestIndicatorsRequest]) -> pb.IngestIndicatorsResponse:
         """Store batch after batch; batches before a failure stay stored."""
         ingest: IndicatorIngest | None = None
-        async for request in read_ahead(requests):
-            self.check_running()
-            if ingest is None:
-                ingest = self._open_ingest(request)
-            elif request.HasField("series") and required_indicator_key(request.series) != ingest.key:
-                raise InvalidArgument.of(FieldViolation("series", "must be the series of the first message"))
-            await ingest.add(values_from_proto(request.batch))
+        async with aclosing(read_ahead(requests)) as ahead:
+            async for request in ahead:
+                self.check_running()
+                if ingest is None:
+                    ingest = self._open_ingest(request)
+                elif request.HasField("series") and required_indicator_key(request.series) != ingest.key:
+                    raise InvalidArgument.of(FieldViolation("series", "must be the series of the first message"))
+                await ingest.add(values_from_proto(request.batch))
         if ingest is None:
             raise InvalidArgument.of(FieldViolation("series", "is required in the first message"))
         return _ingest_to_proto(ingest)
 
-    async def stream(self, request: pb.StreamIndicatorsRequest) -> AsyncIterator[pb.StreamIndicatorsResponse]:
+    async def stream(self, request: pb.StreamIndicatorsRequest) -> AsyncGenerator[pb.StreamIndicatorsResponse, None]:
         """Stream the indicators of a range."""
         async with aclosing(self.streams.stream(indicator_query_from_proto(request))) as messages:
             async for message in messages:
