@@ -19,7 +19,7 @@ _TIME = "open_time_ms"
 def to_pandas(columns: Mapping[str, Column]) -> pd.DataFrame:
     """Return a DataFrame indexed by open_time."""
     pandas = _library("pandas")
-    index = pandas.DatetimeIndex(columns[_TIME].astype("datetime64[ms]"), tz="UTC", name="open_time")
+    index = pandas.DatetimeIndex(columns[_TIME].view("datetime64[ms]"), tz="UTC", name="open_time")
     frame: pd.DataFrame = pandas.DataFrame(_values(columns), index=index, copy=False)
     return frame
 
@@ -48,5 +48,7 @@ def _values(columns: Mapping[str, Column]) -> dict[str, Column]:
 def _library(name: str) -> Any:
     try:
         return import_module(name)
-    except ImportError:
-        raise ImportError(f"this needs {name}: pip install {name}") from None
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ImportError(f"this needs {name}: pip install {name}", name=name) from None

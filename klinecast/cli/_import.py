@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from klinecast.cli._import_progress import ImportProgress
 from klinecast.cli._session import (
     IntervalOption,
     JsonOption,
@@ -24,30 +23,39 @@ from klinecast.cli._session import (
     parse_series,
     print_error,
     print_json,
+    usage_error,
 )
 from klinecast.client import Client, IngestSummary, SeriesKey
-from klinecast.columns import Column
-from klinecast.importing import FoundFiles, ImportFormatError, find_files, read_klines, verify_checksum
+from klinecast.importing import FORMATS, ImportFormatError, find_files, read_klines, verify_checksum
 
 _COUNTS = ("inserted", "updated", "unchanged", "rejected")
+_SHOWN = 5
 _FilesArgument = Annotated[
     list[Path], typer.Argument(exists=True, readable=True, help="files, or directories to look for files in")
 ]
-_FormatOption = Annotated[str, typer.Option("--format", help="auto, binance or parquet")]
+_FormatOption = Annotated[str, typer.Option("--format", help=f"one of {', '.join(FORMATS)}; auto goes by file name")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Imported:
-    """One file that was imported."""
+    """A file that was imported."""
 
     path: Path
     summary: IngestSummary
     checksum_ok: bool
     seconds: float
 
-    @property
-    def klines(self) -> int:
-        return sum(int(getattr(self.summary, name)) for name in _COUNTS)
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Refused:
+    """A file that was not, or not to its end."""
+
+    error: ImportFormatError
+    klines_sent: int
+
+    def __str__(self) -> str:
+        sent = f" (the {self.klines_sent:,} klines before that were sent)" if self.klines_sent else ""
+        return f"{self.error}{sent}"
 
 
 def register(app: typer.Typer) -> None:
@@ -69,113 +77,96 @@ def import_(
 ) -> None:
     """Import files; sending a file again changes nothing. A refused file does not stop the others."""
     key = parse_series(symbol, interval, venue, market_type)
+    if format not in FORMATS:
+        raise usage_error("--format", f"{format!r} is none of {', '.join(FORMATS)}")
+    found = _find(files)
     session: Session = context.obj
+    done: list[_Imported] = []
+    refused: list[_Refused] = []
+    progress = ImportProgress(found, quiet=as_json)
     try:
-        found = find_files(files)
-    except ImportFormatError as error:
-        print_error(str(error))
-        raise typer.Exit(1) from None
-    refused: list[ImportFormatError] = []
-    with session.client() as client, _Meter(found.files, quiet=as_json) as meter:
-        done = list(_import_all(client, key, found.files, format, meter, refused))
-    _print_json(done, refused) if as_json else _print(found, done)
-    for problem in refused:
-        print_error(str(problem))
+        with session.client() as client:
+            for path in found:
+                one = _import_file(client, key, path, format, progress)
+                if isinstance(one, _Refused):
+                    refused.append(one)
+                    continue
+                done.append(one)
+                if not as_json:
+                    _print_file(one)
+        _print_json(done, refused) if as_json else _print_total(done, refused)
+    finally:
+        for problem in refused:
+            print_error(str(problem))
     if refused:
         raise typer.Exit(1)
 
 
-def _import_all(
-    client: Client,
-    key: SeriesKey,
-    files: Sequence[Path],
-    file_format: str,
-    meter: _Meter,
-    refused: list[ImportFormatError],
-) -> Iterator[_Imported]:
-    for path in files:
-        start = time.perf_counter()
+def _find(paths: Sequence[Path]) -> Sequence[Path]:
+    try:
+        found = find_files(paths)
+    except ImportFormatError as error:
+        print_error(str(error))
+        raise typer.Exit(1) from None
+    if found.skipped:
+        names = ", ".join(path.name for path in found.skipped[:_SHOWN])
+        more = ", ..." if len(found.skipped) > _SHOWN else ""
+        sys.stderr.write(f"skipped {len(found.skipped)} other files: {names}{more}\n")
+    return found.files
+
+
+def _import_file(
+    client: Client, key: SeriesKey, path: Path, file_format: str, progress: ImportProgress
+) -> _Imported | _Refused:
+    start = time.perf_counter()
+    with progress.file(path) as counter:
         try:
             checksum_ok = verify_checksum(path)
-            summary = client.ingest_klines(key, meter.batches(path, file_format))
+            summary = client.ingest_klines(key, counter.count(read_klines(path, format=file_format)))
         except ImportFormatError as error:
-            refused.append(error)
-        else:
-            yield _Imported(path, summary, checksum_ok, time.perf_counter() - start)
-        meter.end_file(path)
+            return _Refused(error, counter.klines)
+    return _Imported(path, summary, checksum_ok, time.perf_counter() - start)
 
 
-class _Meter:
-    """The progress bar of all files, on standard error where somebody looks on; it moves by bytes read."""
-
-    def __init__(self, files: Sequence[Path], *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[klines]:,} klines"),
-            TextColumn("{task.fields[rate]:,.0f}/s"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=quiet or not console.is_terminal,
-        )
-        self._total = len(files)
-        self._number = 0
-        self._bytes_before = 0
-        self._klines = 0
-        self._start = time.perf_counter()
-        self._task: TaskID = self._progress.add_task(
-            "", total=sum(one.stat().st_size for one in files), klines=0, rate=0
-        )
-
-    def __enter__(self) -> _Meter:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def batches(self, path: Path, file_format: str) -> Iterator[Mapping[str, Column]]:
-        """Yield the klines of a file, moving the bar."""
-        self._number += 1
-        self._progress.update(self._task, description=f"{path.name} ({self._number} of {self._total})")
-        size = path.stat().st_size
-        for batch in read_klines(path, format=file_format):
-            yield batch.columns
-            self._klines += len(batch)
-            rate = self._klines / (time.perf_counter() - self._start)
-            completed = self._bytes_before + batch.fraction * size
-            self._progress.update(self._task, completed=completed, klines=self._klines, rate=rate)
-
-    def end_file(self, path: Path) -> None:
-        """Count a file as done, refused ones too."""
-        self._bytes_before += path.stat().st_size
+def _print_file(one: _Imported) -> None:
+    checksum = ", checksum ok" if one.checksum_ok else ""
+    print(f"{one.path}: {_describe([one])}{checksum} ({_speed([one])})", flush=True)
+    for bad in one.summary.rejections[:_SHOWN]:
+        print(f"  rejected row {bad.index} ({format_time(bad.open_time_ms)}): {bad.field} {bad.reason}")
+    if one.summary.rejected > _SHOWN:
+        print(f"  and {one.summary.rejected - _SHOWN:,} more")
 
 
-def _print(found: FoundFiles, done: Sequence[_Imported]) -> None:
-    if found.skipped:
-        names = ", ".join(path.name for path in found.skipped[:5])
-        sys.stderr.write(f"skipped {len(found.skipped)} other files: {names}\n")
-    for one in done:
-        checksum = ", checksum ok" if one.checksum_ok else ""
-        counts = ", ".join(f"{name} {getattr(one.summary, name)}" for name in _COUNTS)
-        print(f"{one.path}: {counts}{checksum} ({one.klines / one.seconds:,.0f} klines/s)")
-        for bad in one.summary.rejections[:5]:
-            print(f"  rejected row {bad.index} ({format_time(bad.open_time_ms)}): {bad.field} {bad.reason}")
-    if len(done) > 1:
-        total, seconds = _total(done), sum(one.seconds for one in done)
-        klines = sum(total.values())
-        print(
-            f"total: {', '.join(f'{name} {count}' for name, count in total.items())} ({klines / seconds:,.0f} klines/s)"
-        )
+def _print_total(done: Sequence[_Imported], refused: Sequence[_Refused]) -> None:
+    if len(done) + len(refused) > 1 and done:
+        problems = f", {len(refused)} files refused" if refused else ""
+        print(f"total of {len(done)} files: {_describe(done)}{problems} ({_speed(done)})", flush=True)
 
 
-def _print_json(done: Sequence[_Imported], refused: Sequence[ImportFormatError]) -> None:
-    files = [{"file": str(one.path), "checksum_ok": one.checksum_ok, **dataclasses.asdict(one.summary)} for one in done]
-    problems = [{"file": str(error.path), "line": error.line, "problem": error.problem} for error in refused]
+def _print_json(done: Sequence[_Imported], refused: Sequence[_Refused]) -> None:
+    files = [
+        {"file": str(one.path), "checksum_ok": one.checksum_ok, "seconds": one.seconds}
+        | dataclasses.asdict(one.summary)
+        for one in done
+    ]
+    problems = [
+        {
+            "file": str(one.error.path),
+            "line": one.error.line,
+            "problem": one.error.problem,
+            "klines_sent": one.klines_sent,
+        }
+        for one in refused
+    ]
     print_json({"files": files, "refused": problems, "total": _total(done)})
+
+
+def _describe(done: Sequence[_Imported]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in _total(done).items())
+
+
+def _speed(done: Sequence[_Imported]) -> str:
+    return f"{sum(_total(done).values()) / sum(one.seconds for one in done):,.0f} klines/s"
 
 
 def _total(done: Sequence[_Imported]) -> dict[str, int]:

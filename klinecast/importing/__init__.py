@@ -2,9 +2,10 @@
 
 from klinecast.importing.errors import ImportFormatError
 from klinecast.importing.finding import FoundFiles, find_files, verify_checksum
-from klinecast.importing.reading import MAX_BATCH, ImportBatch, read_klines
+from klinecast.importing.reading import FORMATS, MAX_BATCH, ImportBatch, read_klines
 
 __all__ = [
+    "FORMATS",
     "MAX_BATCH",
     "FoundFiles",
     "ImportBatch",

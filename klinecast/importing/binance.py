@@ -32,7 +32,7 @@ _PRICES = ("open", "high", "low", "close", "volume")
 _OPTIONAL = ("quote_volume", "trade_count", "taker_buy_base_volume", "taker_buy_quote_volume")
 _PLACES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
 _NONE_OPTIONAL = b",,,,,"
-MS, US, NS = 1e11, 1e14, 1e17
+_MS, _US, _NS = 1e11, 1e14, 1e17
 """Where milliseconds, microseconds and nanoseconds begin (1973-03-03 each)."""
 _EXACT = 2.0**53
 MIXED_UNITS = "is in another unit than the rows before: milliseconds and microseconds are mixed"
@@ -66,16 +66,18 @@ def parse_rows(lines: Sequence[bytes]) -> tuple[dict[str, Column], str]:
     Optional columns are left out when no row has them; a missing value is NaN (trade_count: -1).
     """
     _check_field_counts(lines)
-    has_optional = not all(_NONE_OPTIONAL in line for line in lines)
+    has_optional = not all(line.endswith(_NONE_OPTIONAL) for line in lines)
     numbers = _parse(_filled(lines) if has_optional else lines, _PLACES if has_optional else _PLACES[:6])
     _require_numbers(numbers)
-    open_time_ms, unit = _to_milliseconds(numbers[:, 0])
+    open_time_ms, unit = to_milliseconds(numbers[:, 0])
     columns: dict[str, Column] = {"open_time_ms": open_time_ms}
     columns |= {name: np.ascontiguousarray(numbers[:, place]) for place, name in enumerate(_PRICES, start=1)}
     return columns | (_optional_columns(numbers[:, 6:]) if has_optional else {}), unit
 
 
 def _check_field_counts(lines: Sequence[bytes]) -> None:
+    if {line.count(b",") for line in lines} == {FIELDS - 1}:
+        return
     for row, line in enumerate(lines):
         if line.count(b",") != FIELDS - 1:
             raise RowError(f"has {line.count(b',') + 1} fields, expected the {FIELDS} of {EXPECTED_HEADER!r}", row)
@@ -93,7 +95,7 @@ def _optional_columns(numbers: NDArray[np.float64]) -> dict[str, Column]:
     for place, name in enumerate(_OPTIONAL):
         values = np.ascontiguousarray(numbers[:, place])
         if not np.isnan(values).all():
-            columns[name] = _to_counts(values) if name == "trade_count" else values
+            columns[name] = to_counts(values) if name == "trade_count" else values
     return columns
 
 
@@ -120,12 +122,13 @@ def _first_bad_row(lines: Sequence[bytes], places: Sequence[int]) -> RowError:
     return RowError("is not a table of numbers", 0)
 
 
-def _to_milliseconds(times: NDArray[np.float64]) -> tuple[NDArray[np.int64], str]:
-    _refuse(~(times >= MS), times, "is not a time in milliseconds or microseconds (seconds are not accepted)")
-    _refuse(times >= NS, times, "is not a time in milliseconds or microseconds (nanoseconds are not accepted)")
-    micro = times >= US
-    unit = "us" if micro[0] else "ms"
-    _refuse(micro != micro[0], times, MIXED_UNITS)
+def to_milliseconds(times: NDArray[np.float64]) -> tuple[NDArray[np.int64], str]:
+    """Return times in milliseconds and the unit they were in, "ms" or "us"; raise RowError for any other."""
+    _refuse(~(times >= _MS), times, "is not a time in milliseconds or microseconds (seconds are not accepted)")
+    _refuse(times >= _NS, times, "is not a time in milliseconds or microseconds (nanoseconds are not accepted)")
+    micro = times >= _US
+    unit = "us" if micro[:1].any() else "ms"
+    _refuse(micro != micro[:1], times, MIXED_UNITS)
     whole = times.astype(np.int64)
     _refuse(whole != times, times, "is not a whole number")
     if unit == "ms":
@@ -134,7 +137,8 @@ def _to_milliseconds(times: NDArray[np.float64]) -> tuple[NDArray[np.int64], str
     return whole // 1000, unit
 
 
-def _to_counts(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def to_counts(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return numbers of trades, -1 for NaN; raise RowError for what is not a whole number."""
     missing = np.isnan(values)
     known = np.where(missing, -1.0, values)
     _refuse(~(np.abs(known) < _EXACT) | (known != np.floor(known)), values, "is not a number of trades")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from klinecast.columns import Column
-from klinecast.importing.binance import MS, NS, US
+from klinecast.importing.binance import MIXED_UNITS, RowError, to_counts, to_milliseconds
 from klinecast.importing.errors import ImportFormatError
 
 _NAMES = {
@@ -21,79 +23,101 @@ _NAMES = {
     "volume": ("volume",),
     "quote_volume": ("quote_volume", "quote_asset_volume"),
     "trade_count": ("trade_count", "number_of_trades", "count"),
-    "taker_buy_base_volume": ("taker_buy_base_volume", "taker_buy_base", "taker_buy_base_asset_volume"),
+    "taker_buy_base_volume": (
+        "taker_buy_base_volume",
+        "taker_buy_base",
+        "taker_buy_volume",
+        "taker_buy_base_asset_volume",
+    ),
     "taker_buy_quote_volume": ("taker_buy_quote_volume", "taker_buy_quote", "taker_buy_quote_asset_volume"),
 }
 _REQUIRED = tuple(_NAMES)[:6]
+_BUFFER_BYTES = 1 << 16
 
 
 def read_parquet(path: Path, *, batch: int) -> Iterator[tuple[dict[str, Column], float]]:
-    """Yield the columns of up to `batch` rows and the share of the file read so far."""
+    """Yield the columns of up to `batch` rows and the share of the file read so far, however large its row groups."""
+    arrow, parquet = _load_pyarrow(path)
     try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ImportFormatError("reading Parquet needs pyarrow: pip install 'klinecast[parquet]'", path=path) from None
-    try:
-        with pq.ParquetFile(path) as file:
-            names = _find_columns(path, file.schema_arrow.names)
-            total, done = max(file.metadata.num_rows, 1), 0
-            for rows in file.iter_batches(batch_size=batch, columns=list(names.values())):
-                done += rows.num_rows
-                yield (
-                    {name: _read(rows.column(found), name, found, path) for name, found in names.items()},
-                    done / total,
-                )
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImportFormatError):
-            raise
+        with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+            reader = _Reader(arrow, path, file.schema_arrow.names)
+            total = max(file.metadata.num_rows, 1)
+            for rows in file.iter_batches(batch_size=batch, columns=list(reader.names.values())):
+                yield reader.read(rows), reader.rows / total
+    except (OSError, arrow.ArrowException) as error:
         raise ImportFormatError(f"is no readable Parquet file ({error})", path=path) from None
 
 
+def _load_pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ImportFormatError("reading Parquet needs pyarrow: pip install 'klinecast[parquet]'", path=path) from None
+    return pa, pq
+
+
+class _Reader:
+    """Turns record batches of one file into columns."""
+
+    def __init__(self, arrow: ModuleType, path: Path, present: list[str]) -> None:
+        self._arrow = arrow
+        self._path = path
+        self._unit: str | None = None
+        self.names = _find_columns(path, present)
+        """Column in the file by our name."""
+        self.rows = 0
+        """Rows read so far."""
+
+    def read(self, rows: Any) -> dict[str, Column]:
+        columns: dict[str, Column] = {}
+        for name, spelling in self.names.items():
+            try:
+                columns[name] = self._read_column(name, rows.column(spelling))
+            except RowError as error:
+                problem = f"column {spelling}, row {self.rows + error.row + 1:,}: {error}"
+                raise ImportFormatError(problem, path=self._path) from None
+            except self._arrow.ArrowException as error:
+                problem = f"column {spelling}, rows from {self.rows + 1:,}: {error}"
+                raise ImportFormatError(problem, path=self._path) from None
+        self.rows += rows.num_rows
+        return columns
+
+    def _read_column(self, name: str, values: Any) -> Column:
+        if name in _REQUIRED and values.null_count:
+            raise RowError("is missing", int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))))
+        if name == "open_time_ms":
+            return self._read_times(values)
+        numbers = self._to_numbers(values)
+        return to_counts(numbers) if name == "trade_count" else numbers
+
+    def _read_times(self, values: Any) -> Column:
+        arrow = self._arrow
+        if arrow.types.is_timestamp(values.type):
+            milliseconds = values.cast(arrow.timestamp("ms", values.type.tz)).cast(arrow.int64())
+            return np.asarray(milliseconds.to_numpy(), dtype=np.int64)
+        if not arrow.types.is_integer(values.type):
+            raise RowError(f"holds {values.type}, not timestamps or integers", 0)
+        times, unit = to_milliseconds(values.to_numpy().astype(np.float64))
+        if self._unit not in (None, unit):
+            raise RowError(MIXED_UNITS, 0)
+        self._unit = unit
+        return times
+
+    def _to_numbers(self, values: Any) -> NDArray[np.float64]:
+        numbers = values.cast(self._arrow.float64())
+        return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
 def _find_columns(path: Path, present: list[str]) -> dict[str, str]:
-    lower = {name.lower(): name for name in present}
-    found = {
-        name: lower[spelling]
-        for name, spellings in _NAMES.items()
-        if (spelling := next((one for one in spellings if one in lower), None)) is not None
-    }
+    by_spelling: dict[str, list[str]] = {}
+    for name in present:
+        by_spelling.setdefault(name.lower(), []).append(name)
+    known = ((name, next((by_spelling[one] for one in _NAMES[name] if one in by_spelling), [])) for name in _NAMES)
+    found = {name: columns for name, columns in known if columns}
     if missing := [name for name in _REQUIRED if name not in found]:
         raise ImportFormatError(f"has no column {', '.join(missing)}; it has {', '.join(present[:20])}", path=path)
-    return found
-
-
-def _read(values: Any, name: str, spelling: str, path: Path) -> Column:
-    import pyarrow as pa
-
-    if name == "open_time_ms":
-        return _read_times(values, spelling, path)
-    if name in _REQUIRED and values.null_count:
-        raise ImportFormatError(f"column {spelling} has missing values", path=path)
-    try:
-        numbers = values.cast(pa.float64())
-    except pa.ArrowInvalid as error:
-        raise ImportFormatError(f"column {spelling} is not a column of numbers ({error})", path=path) from None
-    if name != "trade_count":
-        return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
-    counts = np.asarray(numbers.fill_null(-1).to_numpy(zero_copy_only=False))
-    return np.where(np.isnan(counts), -1, counts).astype(np.int64)
-
-
-def _read_times(values: Any, spelling: str, path: Path) -> Column:
-    import pyarrow as pa
-
-    if values.null_count:
-        raise ImportFormatError(f"column {spelling} has missing values", path=path)
-    try:
-        if pa.types.is_timestamp(values.type):
-            return np.asarray(values.cast(pa.timestamp("ms", values.type.tz)).cast(pa.int64()).to_numpy())
-        if not pa.types.is_integer(values.type):
-            raise ImportFormatError(f"column {spelling} holds {values.type}, not timestamps or integers", path=path)
-        times = np.asarray(values.cast(pa.int64()).to_numpy())
-    except pa.ArrowInvalid as error:
-        raise ImportFormatError(f"column {spelling} is not of whole milliseconds ({error})", path=path) from None
-    micro = times >= US
-    if len(times) and (times.min() < MS or times.max() >= NS or micro.any() != micro.all()):
-        raise ImportFormatError(f"column {spelling} is not all in milliseconds or all in microseconds", path=path)
-    if micro.any() and (times % 1000).any():
-        raise ImportFormatError(f"column {spelling} holds microseconds that are no whole millisecond", path=path)
-    return times // 1000 if micro.any() else times
+    for columns in found.values():
+        if len(columns) > 1:
+            raise ImportFormatError(f"has more than one column {', '.join(columns)}", path=path)
+    return {name: columns[0] for name, columns in found.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,11 @@ class BlockCache:
         self._size = 0
         self._reading: dict[BlockKey, asyncio.Task[Columns]] = {}
         self._seen: OrderedDict[BlockKey, None] = OrderedDict()
+
+    @property
+    def pending(self) -> Collection[asyncio.Task[Columns]]:
+        """Loads that have not ended."""
+        return self._reading.values()
 
     @property
     def size_bytes(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -116,13 +116,7 @@ class StoredRange:
 
     def _fill(self, ahead: deque[Columns | asyncio.Future[Columns]], waiting: deque[Block], depth: int) -> None:
         while waiting and len(ahead) < depth:
-            found = self._reader.read(self.query, self.snapshot, waiting.popleft())
-            if isinstance(found, Mapping):
-                ahead.append(found)
-                continue
-            future = asyncio.ensure_future(found)
-            future.add_done_callback(_forget)
-            ahead.append(future)
+            ahead.append(self._reader.start(self.query, self.snapshot, waiting.popleft()))
 
 
 async def open_stored(query: KlineQuery, store: RangeStore, reader: BlockReader) -> StoredRange | None:
@@ -171,9 +165,3 @@ def _gap_in_range(key: SeriesKey, gap: Gap) -> FailedPrecondition:
             "missing_count": str(gap.missing_count),
         },
     )
-
-
-def _forget(future: asyncio.Future[Columns]) -> None:
-    """Take the exception of a read nobody waits for any more; a reader that waits gets it all the same."""
-    if not future.cancelled():
-        future.exception()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LOG = get_logger(__name__)
 _MAX_SEALING = 16
+_CLOSE_S = 5.0
 _WORTH_SEALING = 1024
 """Klines read from rows of a block that still grows before it is sealed anew."""
 
@@ -89,6 +90,17 @@ class BlockReader:
         self._cache = cache
         self._observer = observer
         self._sealing: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Future[Columns]] = set()
+
+    def start(self, query: KlineQuery, snapshot: Snapshot, block: Block) -> Columns | asyncio.Future[Columns]:
+        """Begin to read a block as `read` does; whoever loses interest cancels."""
+        found = self.read(query, snapshot, block)
+        if isinstance(found, Mapping):
+            return found
+        future = asyncio.ensure_future(found)
+        self._reading.add(future)
+        future.add_done_callback(self._forget)
+        return future
 
     def read(self, query: KlineQuery, snapshot: Snapshot, block: Block) -> Columns | Awaitable[Columns]:
         """Return the block's klines in the range from the instant to resume from: now if cached, else in time."""
@@ -105,8 +117,16 @@ class BlockReader:
         return self._load_whole(wanted, first_ms, last_ms)
 
     async def close(self) -> None:
-        """Wait until no block is being sealed."""
-        await asyncio.gather(*self._sealing, return_exceptions=True)
+        """Wait until nothing is read or sealed any more: a connection that is left in use is lost."""
+        pending: set[asyncio.Future[Any]] = {*self._sealing, *self._reading, *self._cache.pending}
+        if pending:
+            await asyncio.wait(pending, timeout=_CLOSE_S)
+
+    def _forget(self, future: asyncio.Future[Columns]) -> None:
+        """Take the exception of a read nobody waits for any more; a reader that waits gets it all the same."""
+        self._reading.discard(future)
+        if not future.cancelled():
+            future.exception()
 
     async def _load_whole(self, wanted: _Wanted, first_ms: int, last_ms: int) -> Columns:
         return cut(await self._cache.read(wanted.key, lambda: self._load_block(wanted)), first_ms, last_ms)

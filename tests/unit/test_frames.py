@@ -40,6 +40,25 @@ def test_arrow(klines) -> None:
     np.testing.assert_array_equal(table["volume"].to_numpy(), COLUMNS["volume"])
 
 
+def test_optional_columns_come_along() -> None:
+    batch = KlineBatch(COLUMNS | {"trade_count": np.arange(50)}, 0, 50, 50, 1)
+    assert batch.to_pandas()["trade_count"].tolist() == list(range(50))
+    assert batch.to_polars()["trade_count"].to_list() == list(range(50))
+    assert batch.to_arrow()["trade_count"].to_pylist() == list(range(50))
+
+
+def test_values_are_not_copied() -> None:
+    close, table = COLUMNS["close"], TABLES[0]
+    assert np.shares_memory(table.to_pandas()["close"].to_numpy(), close)
+    assert np.shares_memory(table.to_polars()["close"].to_numpy(), close)
+    assert np.shares_memory(table.to_arrow()["close"].chunk(0).to_numpy(), close)
+
+
+def test_a_batch_without_klines_is_an_empty_table() -> None:
+    empty = KlineBatch({name: values[:0] for name, values in COLUMNS.items()}, 0, 0, 0, 1)
+    assert len(empty.to_pandas()) == len(empty.to_polars()) == len(empty.to_arrow()) == 0
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_what_is_missing_is_named(library, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)

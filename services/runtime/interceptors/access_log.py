@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ _QUIET = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 
 @asynccontextmanager
 async def access_log_around(call: Call) -> AsyncIterator[None]:
-    """Log method, code, duration, peer and tenant; probes at debug level."""
+    """Log method, code, duration, peer and tenant; probes at debug level. The caller does not wait for the line."""
     started = time.perf_counter()
     error: BaseException | None = None
     try:
@@ -27,17 +28,18 @@ async def access_log_around(call: Call) -> AsyncIterator[None]:
         error = raised
         raise
     finally:
-        _log(call, call.code(error), (time.perf_counter() - started) * 1000)
+        duration_ms = (time.perf_counter() - started) * 1000
+        asyncio.get_running_loop().call_soon(_log, call, call.code(error), call.context.peer(), duration_ms)
 
 
-def _log(call: Call, code: grpc.StatusCode, duration_ms: float) -> None:
+def _log(call: Call, code: grpc.StatusCode, peer: str, duration_ms: float) -> None:
     write = _LOG.debug if call.method.service in _QUIET else _LOG.info
     write(
         "rpc",
         method=call.method.path,
         code=code.name,
         duration_ms=round(duration_ms, 3),
-        peer=call.context.peer(),
+        peer=peer,
         tenant=current_tenant.get(),
         correlation_id=call.correlation_id,
     )

@@ -118,6 +118,19 @@ def test_damaged_and_strange_files_are_refused(tmp_path):
             list(read_klines(tmp_path / name))
 
 
+def test_a_line_without_end_is_refused(tmp_path):
+    path = _write(tmp_path, _row(0), "1" * 1_000_000)
+    with pytest.raises(ImportFormatError, match="line 2: is longer than 4,096 bytes"):
+        list(read_klines(path))
+
+
+def test_lines_are_cut_nowhere_else_than_at_their_ends(tmp_path):
+    rows = [_row(place) for place in range(9_000)]
+    columns = _read(_write(tmp_path, *rows, end="\r\n"))
+    np.testing.assert_array_equal(columns["open_time_ms"], START_MS + 60_000 * np.arange(9_000))
+    np.testing.assert_array_equal(columns["volume"], np.arange(9_000) + 0.25)
+
+
 def test_an_unknown_format_is_refused_at_once():
     with pytest.raises(ValueError, match="auto, binance"):
         read_klines("klines.csv", format="kraken")

@@ -44,18 +44,33 @@ def test_klines_come_back_as_they_were(tmp_path, times):
     np.testing.assert_array_equal(found["quote_volume"], COLUMNS["volume"])
 
 
+def change(values, row, value):
+    changed = values.tolist()
+    changed[row] = value
+    return pa.array(changed)
+
+
+TIMES = COLUMNS["open_time_ms"]
+
+
 @pytest.mark.parametrize(
     ("times", "changes", "problem"),
     [
-        (COLUMNS["open_time_ms"] // 1000, {}, "not all in milliseconds"),
-        (COLUMNS["open_time_ms"] * 1000 + 1, {}, "no whole millisecond"),
-        (COLUMNS["open_time_ms"].astype(str), {}, "column open_time holds string"),
-        (COLUMNS["open_time_ms"], {"close": ["x"] * 40_000}, "column close is not a column of numbers"),
-        (COLUMNS["open_time_ms"], {"high": pa.nulls(40_000, pa.float64())}, "column high has missing values"),
+        (change(TIMES, 35_000, 1_704_067_200), {}, "open_time, row 35,001: 1704067200 is not .*seconds are not"),
+        (change(TIMES, 5, TIMES[5] * 1000), {}, "open_time, row 6: .* milliseconds and microseconds are mixed"),
+        (np.where(np.arange(40_000) < 32_768, TIMES, TIMES * 1000), {}, "open_time, row 32,769: .*are mixed"),
+        (change(TIMES, 7, None), {}, "open_time, row 8: is missing"),
+        (TIMES * 1000 + 1, {}, "open_time, row 1: .* not a whole millisecond"),
+        (pa.array(TIMES * 1000 + 1).view(pa.timestamp("us")), {}, "open_time, rows from 1: .* would lose data"),
+        (TIMES.astype(str), {}, "open_time, row 1: holds string, not timestamps or integers"),
+        (TIMES, {"close": ["x"] * 40_000}, "close, rows from 1: .*'x'"),
+        (TIMES, {"close": pa.array(TIMES).view(pa.timestamp("ms"))}, "close, rows from 1: Unsupported cast"),
+        (TIMES, {"high": change(COLUMNS["high"], 33_000, None)}, "high, row 33,001: is missing"),
+        (TIMES, {"count": change(TIMES, 1, 2.5)}, "count, row 2: 2.5 is not a number of trades"),
     ],
 )
 def test_what_is_wrong_is_told_by_column(tmp_path, times, changes, problem):
-    with pytest.raises(ImportFormatError, match=problem):
+    with pytest.raises(ImportFormatError, match=rf"^k.parquet: column {problem}"):
         list(read_klines(write(tmp_path / "k.parquet", times, **changes)))
 
 
@@ -66,6 +81,31 @@ def test_a_missing_column_and_a_foreign_file_are_told(tmp_path):
     (tmp_path / "b.parquet").write_text("no parquet")
     with pytest.raises(ImportFormatError, match="is no readable Parquet file"):
         list(read_klines(tmp_path / "b.parquet"))
+
+
+def test_missing_values_of_optional_columns_stay_missing(tmp_path):
+    found = read(write(tmp_path / "k.parquet", TIMES, Count=change(TIMES, 0, None), quote_volume=pa.nulls(40_000)))
+    assert list(found["trade_count"][:2]) == [-1, TIMES[1]]
+    assert np.isnan(found["quote_volume"]).all()
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.table(
+        [TIMES, *([COLUMNS["close"]] * 6)], ["open_time", "open", "high", "low", "close", "Close", "volume"]
+    )
+    pq.write_table(table, tmp_path / "k.parquet")
+    with pytest.raises(ImportFormatError, match="has more than one column close, Close"):
+        list(read_klines(tmp_path / "k.parquet"))
+
+
+def test_a_large_row_group_is_not_held_in_memory(tmp_path):
+    rows = 1_000_000
+    noise = np.random.default_rng(1).random(rows)
+    columns = dict.fromkeys(("open", "high", "low", "close", "volume"), noise)
+    path = tmp_path / "k.parquet"
+    pq.write_table(pa.table({"open_time": TIMES[0] + 60_000 * np.arange(rows), **columns}), path, row_group_size=rows)
+    held = [pa.total_allocated_bytes() for _ in read_klines(path)]
+    assert max(held) < path.stat().st_size / 2
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
