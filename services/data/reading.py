@@ -91,6 +91,7 @@ class BlockReader:
         self._observer = observer
         self._sealing: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Future[Columns]] = set()
+        self._is_closing = False
 
     def start(self, query: KlineQuery, snapshot: Snapshot, block: Block) -> Columns | asyncio.Future[Columns]:
         """Begin to read a block as `read` does; whoever loses interest cancels."""
@@ -118,6 +119,7 @@ class BlockReader:
 
     async def close(self) -> None:
         """Wait until nothing is read or sealed any more: a connection that is left in use is lost."""
+        self._is_closing = True
         pending: set[asyncio.Future[Any]] = {*self._sealing, *self._reading, *self._cache.pending}
         if pending:
             await asyncio.wait(pending, timeout=_CLOSE_S)
@@ -167,7 +169,7 @@ class BlockReader:
         return columns
 
     def _start_sealing(self, key: BlockKey, last_ms: int, columns: Columns) -> None:
-        if len(self._sealing) < _MAX_SEALING:
+        if len(self._sealing) < _MAX_SEALING and not self._is_closing:
             task = asyncio.create_task(self._seal(key, last_ms, columns))
             self._sealing.add(task)
             task.add_done_callback(self._sealing.discard)
