@@ -10,12 +10,21 @@ from pydantic import BaseModel
 
 from klinecast.strategy import ENTRY_POINT_GROUP, Strategy
 from services.backtest.strategies.bollinger import Bollinger
+from services.backtest.strategies.buy_and_hold import BuyAndHold
+from services.backtest.strategies.donchian_breakout import DonchianBreakout
 from services.backtest.strategies.dual_ma import DualMa
 from services.backtest.strategies.errors import UnknownStrategy
 from services.backtest.strategies.macd import Macd
 from services.backtest.strategies.rsi import Rsi
 
-BUILT_IN: tuple[type[Strategy[BaseModel]], ...] = (Bollinger, DualMa, Macd, Rsi)  # type: ignore[assignment]
+BUILT_IN: tuple[type[Strategy[BaseModel]], ...] = (  # type: ignore[assignment]
+    Bollinger,
+    BuyAndHold,
+    DonchianBreakout,
+    DualMa,
+    Macd,
+    Rsi,
+)
 _REQUIRED = ("name", "version", "description", "Params")
 
 

@@ -19,8 +19,12 @@ from services.backtest.strategies.averages import (
     window_means,
 )
 
-NAMES = ["bollinger", "dual_ma", "macd", "rsi"]
-CASES = [(name, {}) for name in NAMES] + [("dual_ma", {"average": "ema"}), ("bollinger", {"width": 1.0})]
+NAMES = ["bollinger", "donchian_breakout", "dual_ma", "macd", "rsi"]
+CASES = [(name, {}) for name in NAMES] + [
+    ("dual_ma", {"average": "ema"}),
+    ("bollinger", {"width": 1.0}),
+    ("donchian_breakout", {"entry": 5, "exit": 1}),
+]
 
 
 def make(close) -> KlineColumns:
@@ -105,6 +109,31 @@ def test_bollinger_keeps_a_side_between_the_bands(close):
             expected[i] = side
     assert np.array_equal(decide("bollinger", close, "long_short"), expected, equal_nan=True)
     assert np.nanmin(decide("bollinger", close)) == 0.0
+
+
+@pytest.mark.parametrize("mode", ["long_only", "long_short"])
+@pytest.mark.parametrize(("entry", "exit_"), [(20, 10), (5, 5), (1, 1), (300, 40)])
+def test_donchian_breakout_is_the_rule_of_a_plain_loop(close, mode, entry, exit_):
+    numbers = np.random.default_rng(4)
+    high, low = close * (1 + numbers.random(len(close)) / 50), close * (1 - numbers.random(len(close)) / 50)
+    klines = KlineColumns(np.arange(len(close)), close, high, low, close, close)
+    side, expected = 0.0, np.full(len(close), np.nan)
+    for i in range(entry, len(close)):
+        before = side
+        if close[i] > max(high[i - entry : i]):
+            side = 1.0
+        elif close[i] < min(low[i - entry : i]):
+            side = -1.0 if mode == "long_short" else 0.0
+        elif (side == 1 and close[i] < min(low[i - exit_ : i])) or (side == -1 and close[i] > max(high[i - exit_ : i])):
+            side = 0.0
+        if side != before:
+            expected[i] = side
+    found = compute_signals("donchian_breakout", {"entry": entry, "exit": exit_}, klines, mode).target_exposure
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
+def test_buy_and_hold_is_long_from_the_first_kline(close):
+    assert (decide("buy_and_hold", close) == 1.0).all()
 
 
 def test_deviations_are_taken_about_the_mean_of_large_prices():
