@@ -73,11 +73,13 @@ def measure_streams(home: Path, url: str) -> list[Row]:
         rows = _in_turn(lambda: _read_rows(warm), lambda: _load(warm, "1h"))
     with data_service(home, url, CACHE_BYTES="0") as cold, psycopg.connect(url, autocommit=True) as connection:
         scan = _in_turn(lambda: _load(cold, "1m"), lambda: _scan_s(connection))
+        unread = _in_turn(lambda: _read_first_time(cold, connection), lambda: _scan_s(connection))
         first = _in_turn(lambda: _first_batch(cold), lambda: cold.get_series(make_key("1m")))
     year, hours = pairs["year_1m"], pairs["year_1h"]
     return [
         Row("warm_stream", YEAR_1M / year[0], "/s", f"Flight ({YEAR_1M / year[1]:,.0f}/s)", year[1] / year[0]),
         Row("cold_stream", scan[0] * 1000, "ms", f"bare index scan ({scan[1] * 1000:.0f} ms)", scan[0] / scan[1]),
+        Row("first_read_ms", unread[0] * 1000, "ms", "bare index scan", unread[0] / unread[1]),
         Row("first_batch_ms", first[0] * 1000, "ms", f"GetSeries ({first[1] * 1000:.2f} ms)", first[0] / first[1]),
         Row("year_1h_warm_ms", hours[0] * 1000, "ms", f"Flight ({hours[1] * 1000:.2f} ms)", hours[0] / hours[1]),
         Row("row_messages", YEAR_1H / rows[0], "/s", "the same klines in one message", rows[1] / rows[0]),
@@ -194,6 +196,16 @@ def _load(client: Client, interval: str) -> int:
     loaded = client.load_klines(make_key(interval), START_MS, START_MS + klines * step_ms)
     assert len(loaded.klines) == klines
     return klines
+
+
+def _read_first_time(client: Client, connection: psycopg.Connection[tuple[object, ...]]) -> float:
+    """Return the seconds of reading a year that nobody has read: none of its blocks is sealed."""
+    key = make_key("1m", f"T{uuid.uuid4().hex[:12]}")
+    client.ingest_klines(key, [make_columns(YEAR_1M)])
+    connection.execute("VACUUM data.klines")
+    taken = _seconds(lambda: client.load_klines(key, START_MS, START_MS + YEAR_1M * MINUTE))
+    client.delete_klines(key, START_MS, START_MS + YEAR_1M * MINUTE)
+    return taken
 
 
 def _read_rows(client: Client) -> None:

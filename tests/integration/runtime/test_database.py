@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import psutil
 import psycopg
@@ -132,6 +132,20 @@ def server_pid(server: PostgresServer) -> int:
     return int(str(row[0]).split()[0])
 
 
+@contextmanager
+def frozen(processes: list[psutil.Process]) -> Iterator[None]:
+    """Stop processes for the length of the block; one of a connection that was just closed may be gone by then."""
+    try:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
 async def test_frozen_server_is_unavailable_in_time_and_used_again(
     restartable_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,14 +155,9 @@ async def test_frozen_server_is_unavailable_in_time_and_used_again(
         assert await one(database) == 1
         assert await database.ping()
         processes += root.children(recursive=True)
-        for process in processes:
-            process.suspend()
-        try:
+        with frozen(processes):
             assert await fails_as_away(database) < 5
             assert not await database.ping()
-        finally:
-            for process in processes:
-                process.resume()
         await answers_within(database, 3)
 
 
@@ -164,15 +173,10 @@ async def test_running_statement_of_a_frozen_server_is_given_up(restartable_post
         running = asyncio.ensure_future(sleep())
         await asyncio.to_thread(wait_for_sleep, restartable_postgres)
         processes = [root, *root.children(recursive=True)]
-        for process in processes:
-            process.suspend()
-        try:
+        with frozen(processes):
             async with asyncio.timeout(10):
                 while not running.done():
                     await database.ping()
-        finally:
-            for process in processes:
-                process.resume()
         with pytest.raises(sa.exc.OperationalError):
             await running
 
