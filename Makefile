@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := build/bench-venv
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := pyproject.toml constraints.txt
 PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint bench bench-data bench-memory protos generate constraints clean
+.PHONY: help demo up test lint bench bench-data bench-engine bench-memory protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +36,9 @@ bench: $(VENV)/.ready-dev ## measure speed (minutes)
 
 bench-data: $(VENV)/.ready-dev ## measure streams and ingests against Flight and Postgres (minutes)
 	@$(BIN)/python -m tests.benchmarks.data
+
+bench-engine: $(BENCH)/.ready ## measure the engine against vectorbt, backtesting.py and raptorbt (minutes)
+	@$(BENCH)/bin/python -m tests.benchmarks.engine
 
 bench-memory: $(VENV)/.ready-dev ## measure memory over many backtests (minutes)
 	@$(BIN)/python -m tests.benchmarks.memory
@@ -73,4 +77,12 @@ $(VENV)/.ready-dev: $(LOCKED) $(wildcard $(PLUGINS)/pyproject.toml) | $(VENV)/.r
 	@$(PIP) install --upgrade 'pip>=25.1,<27'
 	@$(PIP) install -c constraints.txt -e '.[cli,server,local]' --group dev
 	@if [ -f $(PLUGINS)/pyproject.toml ]; then $(PIP) install --no-deps -e $(PLUGINS); fi
+	@touch $@
+
+# The engines that are yardsticks stay out of the environment everything else runs in.
+$(BENCH)/.ready: $(LOCKED) | $(BIN)/python
+	@echo "installing the engines to compare with"
+	@$(BIN)/python -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1,<27'
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -e '.[server]' --group bench
 	@touch $@

@@ -13,9 +13,10 @@ from services.backtest.engine.orders import close, close_market, log_trade
 from services.backtest.engine.protection import LIQUIDATION, arm, raise_best, run_protection
 from services.backtest.engine.records import ADVANCE_SIGNATURE, CLOSE_SIGNATURE, Fill, Rows, Rules, State, Trade
 
-ROWS_PER_KLINE = 8
+FREE_ROWS = 8
 """Free rows of fills and trades that one kline may need at most."""
 END = 6
+NEVER_MS = np.iinfo(np.int64).max
 
 
 @leaf
@@ -48,6 +49,70 @@ def pay_funding(
         state.funding_at += 1
 
 
+@leaf
+def coast(
+    state: State, rules: Rules, open_ms: TimeColumn,
+    opens: FloatColumn, highs: FloatColumn, lows: FloatColumn, closes: FloatColumn, target: FloatColumn,
+    funding_ms: TimeColumn, equity: FloatColumn, start: int, stop: int,
+) -> int:  # fmt: skip
+    """Mark klines in which nothing can happen; return the first in which something may, for the full step.
+
+    What it looks at stands in local variables, so that a kline costs its comparisons and no access to the state.
+    """
+    late = 1 - rules.this_close
+    if rules.every_kline == 1 or state.resting != 0 or (late == 1 and start == 0):
+        return start
+    cash, quantity, acted = state.cash, state.quantity, state.acted
+    waits = state.locked == 1 and rules.next_decision == 1
+    end = next_decision(target, start - late, stop - late, acted, waits) + late
+    if len(funding_ms) or (quantity != 0.0 and not is_safe(state)):
+        end = next_event(state, open_ms, opens, highs, lows, closes, funding_ms, start, end)
+    for i in range(start, end):
+        equity[i] = cash + quantity * closes[i]
+    return end
+
+
+@leaf
+def next_decision(target: FloatColumn, start: int, stop: int, acted: float, waits: bool) -> int:
+    """Return the first place whose decision may be acted on, stop where there is none."""
+    for i in range(start, stop):
+        if (target[i] != acted or waits) and not math.isnan(target[i]):
+            return i
+    return stop
+
+
+@leaf
+def is_safe(state: State) -> bool:
+    """Tell whether a position can neither reach a level nor lose all: a long one, paid for, without protection."""
+    paid = state.quantity > 0.0 and state.cash >= 0.0
+    return paid and state.alarm_low == -np.inf and state.alarm_high == np.inf and math.isnan(state.trailing_stop)
+
+
+@leaf
+def next_event(
+    state: State, open_ms: TimeColumn, opens: FloatColumn, highs: FloatColumn, lows: FloatColumn, closes: FloatColumn,
+    funding_ms: TimeColumn, start: int, stop: int,
+) -> int:  # fmt: skip
+    """Return the first kline that may touch a level of the position, move its best, ruin it, or owe funding."""
+    cash, quantity = state.cash, state.quantity
+    low, high = -np.inf, np.inf
+    if quantity != 0.0:
+        low, high = state.alarm_low, state.alarm_high
+        if not math.isnan(state.trailing_stop):
+            if quantity > 0.0:
+                high = min(high, np.nextafter(state.best, np.inf))
+            else:
+                low = max(low, np.nextafter(state.best, -np.inf))
+    due_ms = funding_ms[state.funding_at] if state.funding_at < len(funding_ms) else NEVER_MS
+    due_ms -= max(state.span_ms, 1)
+    for i in range(start, stop):
+        if lows[i] <= low or highs[i] >= high or due_ms < open_ms[i]:
+            return i
+        if cash + quantity * opens[i] <= 0.0 or cash + quantity * closes[i] <= 0.0:
+            return i
+    return stop
+
+
 @compiled(ADVANCE_SIGNATURE)
 def advance(
     states: Rows[State], rule_rows: Rows[Rules], open_ms: TimeColumn,
@@ -57,14 +122,21 @@ def advance(
     funding_ms: TimeColumn, funding_rate: FloatColumn, funding_mark: FloatColumn,
     finer_start: TimeColumn, finer_end: TimeColumn,
     finer_open: FloatColumn, finer_high: FloatColumn, finer_low: FloatColumn,
-    equity: FloatColumn, position: FloatColumn, fills: Rows[Fill], trades: Rows[Trade], start: int, stop: int,
+    equity: FloatColumn, fills: Rows[Fill], trades: Rows[Trade], start: int, stop: int,
 ) -> int:  # fmt: skip
     """Simulate klines [start, stop); return the first kline not done (before stop where a log is full)."""
     state = states[0]
     rules = rule_rows[0]
     base = state.next_index - start
-    for i in range(start, stop):
-        if state.fill_count + ROWS_PER_KLINE > len(fills):
+    i = start - 1
+    while True:
+        i += 1
+        if i < stop and state.ruined_at < 0:
+            i = coast(state, rules, open_ms, opens, highs, lows, closes, target, funding_ms, equity, i, stop)
+            state.next_index = base + i
+        if i >= stop:
+            break
+        if state.fill_count + FREE_ROWS > len(fills):
             return i
         index = base + i
         if state.ruined_at < 0:
@@ -122,7 +194,6 @@ def advance(
             if state.cash + state.quantity * price <= 0.0:
                 ruin(state, fills, trades, index, price)
         equity[i] = state.cash + state.quantity * closes[i]
-        position[i] = state.quantity
         state.next_index = index + 1
     last = stop - 1
     if last >= start:

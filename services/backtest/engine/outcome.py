@@ -9,10 +9,13 @@ from typing import Self
 import numpy as np
 
 from klinecast.types import ExecutionModel, FillTiming, FloatColumn, IntrabarPolicy
-from services.backtest.engine.records import STATE_DTYPE, Record
+from services.backtest.engine.records import STATE_DTYPE, Record, copied
 
 ENGINE_VERSION = "1"
 """Moved by every change that may change a number; states of another version are refused."""
+
+
+_NAMES = STATE_DTYPE.names or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,9 @@ class EngineState:
     @classmethod
     def of(cls, main: Record, stop_first: Record | None, target_first: Record | None) -> Self:
         """Copy the records of a run; None = the same as the run."""
-        return cls(b"".join(_between_calls(main if one is None else one) for one in (main, stop_first, target_first)))
+        shared = _between_calls(main)
+        bounds = [shared if one is None else _between_calls(one) for one in (stop_first, target_first)]
+        return cls(b"".join([shared, *bounds]))
 
     def to_bytes(self) -> bytes:
         """Return the state as bytes that from_bytes reads."""
@@ -42,7 +47,8 @@ class EngineState:
     def record(self, policy: IntrabarPolicy | None = None) -> Record:
         """Return a copy of the record of the run (None) or of a bound."""
         order = {None: 0, IntrabarPolicy.STOP_FIRST: 1, IntrabarPolicy.TARGET_FIRST: 2}[policy]
-        return np.frombuffer(self.records, STATE_DTYPE)[order : order + 1].copy()
+        size = STATE_DTYPE.itemsize
+        return np.frombuffer(bytearray(self.records[order * size : (order + 1) * size]), STATE_DTYPE)
 
     @property
     def next_index(self) -> int:
@@ -67,8 +73,9 @@ class EngineState:
 
 def _between_calls(record: Record) -> bytes:
     """Return a record without the counters of one call."""
-    copy = record.copy()
-    copy["fill_count"] = copy["trade_count"] = copy["funding_at"] = 0
+    copy = copied(record)
+    for name in ("fill_count", "trade_count", "funding_at"):
+        copy[name] = 0
     return copy.tobytes()
 
 
@@ -78,8 +85,6 @@ class Outcome:
 
     equity: FloatColumn
     """cash + quantity * close at each kline, quote units."""
-    position: FloatColumn
-    """Quantity held at each close, base units, signed."""
     fills: Record
     """FILL_DTYPE rows in order."""
     trades: Record
@@ -106,6 +111,8 @@ class Outcome:
     """Start money of the run, quote units."""
     first_index: int
     """Index of the first kline of this call."""
+    first_quantity: float
+    """Position before that kline, base units, signed."""
     total_fees: float
     """Since the start of the run, quote units."""
     total_slippage: float
@@ -126,8 +133,6 @@ class Run:
     """One RULES_DTYPE row."""
     equity: FloatColumn
     """As in Outcome."""
-    position: FloatColumn
-    """As in Outcome."""
     fills: Record
     """FILL_DTYPE rows; the state counts those in use."""
     trades: Record
@@ -135,32 +140,30 @@ class Run:
 
 
 def read_outcome(
-    run: Run, state: EngineState, *, bounds: tuple[float, float], execution: ExecutionModel, count: int
+    run: Run, state: EngineState, *, bounds: tuple[float, float], execution: ExecutionModel, first_quantity: float
 ) -> Outcome:
-    """Read the outcome of a finished run over `count` klines."""
-    row = run.state[0]
-    ruined_at = int(row["ruined_at"])
-    quantity = float(row["quantity"])
+    """Read the outcome of a finished run that began with a position of first_quantity."""
+    row = dict(zip(_NAMES, run.state[0].item(), strict=True))
+    quantity, ruined_at, pending = row["quantity"], row["ruined_at"], row["pending_target"]
     too_late = execution.fill_timing is FillTiming.NEXT_OPEN and ruined_at < 0
-    pending = float(row["pending_target"])
     return Outcome(
         equity=run.equity,
-        position=run.position,
-        fills=run.fills[: int(row["fill_count"])],
-        trades=run.trades[: int(row["trade_count"])],
-        cash=float(row["cash"]),
+        fills=run.fills[: row["fill_count"]],
+        trades=run.trades[: row["trade_count"]],
+        cash=row["cash"],
         quantity=quantity,
-        entry_price=float(row["entry"]) if quantity else None,
+        entry_price=row["entry"] if quantity else None,
         pending_target=pending if too_late and not math.isnan(pending) else None,
-        ambiguous_klines=int(row["ambiguous"]),
-        resolved_klines=int(row["resolved"]),
+        ambiguous_klines=row["ambiguous"],
+        resolved_klines=row["resolved"],
         ruined_at=ruined_at if ruined_at >= 0 else None,
         bounds=bounds,
         state=state,
-        initial_cash=float(row["initial_cash"]),
-        first_index=int(row["next_index"]) - count,
-        total_fees=float(row["total_fees"]),
-        total_slippage=float(row["total_slippage"]),
-        total_funding=float(row["total_funding"]),
-        missing_funding=int(row["missing_funding"]),
+        initial_cash=row["initial_cash"],
+        first_index=row["next_index"] - len(run.equity),
+        first_quantity=first_quantity,
+        total_fees=row["total_fees"],
+        total_slippage=row["total_slippage"],
+        total_funding=row["total_funding"],
+        missing_funding=row["missing_funding"],
     )

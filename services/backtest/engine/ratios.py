@@ -31,38 +31,35 @@ class Tail(NamedTuple):
 def sharpe_ratio(returns: ArrayLike, p: float, risk_free_rate: float = 0.0, ddof: int = 1) -> float | None:
     """mean(r - rf) / std(r, ddof) * sqrt(p), a year. Source: Sharpe (1994)."""
     values = _column(returns)
-    mean, _ = sums.mean_and_squares(values, risk_free_rate / p)
-    deviation = standard_deviation(values, ddof)
+    count, mean, squares = sums.moments(values, risk_free_rate / p)
+    deviation = deviation_of(count, squares, ddof)
     return None if deviation is None else defined(mean / deviation * math.sqrt(p))
 
 
 def sortino_ratio(returns: ArrayLike, p: float, risk_free_rate: float = 0.0) -> float | None:
     """mean(r - rf) / sqrt(mean(min(r - rf, 0)^2)) * sqrt(p), a year. Source: Sortino and Price (1994)."""
     values = _column(returns)
-    mean, _ = sums.mean_and_squares(values, risk_free_rate / p)
+    _, mean, _ = sums.moments(values, risk_free_rate / p)
     downside = downside_deviation(values, risk_free_rate / p)
     return None if downside is None else defined(mean / downside * math.sqrt(p))
 
 
 def annual_volatility(returns: ArrayLike, p: float, ddof: int = 1) -> float | None:
     """std(r, ddof) * sqrt(p), a fraction a year; 0 where returns do not vary."""
-    values = _column(returns)
-    count = sums.count_values(values)
-    if count < 2:
-        return None
-    return defined(math.sqrt(sums.mean_and_squares(values, 0.0)[1] / (count - ddof)) * math.sqrt(p))
+    count, _, squares = sums.moments(_column(returns), 0.0)
+    return None if count < 2 else defined(math.sqrt(squares / (count - ddof)) * math.sqrt(p))
 
 
 def omega_ratio(returns: ArrayLike, threshold: float = 0.0) -> float | None:
     """sum max(r - threshold, 0) / sum max(threshold - r, 0). Source: Keating and Shadwick (2002)."""
-    values = _column(returns)
-    gains, losses, _ = sums.gains_losses_downside(values, threshold)
-    return None if losses == 0 or sums.count_values(values) < 2 else defined(gains / losses)
+    count, gains, losses, _ = sums.gains_losses_downside(_column(returns), threshold)
+    return None if losses == 0 or count < 2 else defined(gains / losses)
 
 
 def tail_risk(returns: ArrayLike) -> Tail:
     """5 % quantile of r (linear between neighbours) and the mean of r at or below it, fractions a period."""
-    quantile, mean = sums.tail(_column(returns), TAIL_SHARE)
+    values = _column(returns)
+    quantile, mean = sums.tail(np.sort(values[~np.isnan(values)]), TAIL_SHARE)
     return Tail(defined(quantile), defined(mean))
 
 
@@ -96,18 +93,18 @@ def alpha(returns: ArrayLike, benchmark: ArrayLike, p: float, risk_free_rate: fl
 def geometric_annual_return(returns: ArrayLike, p: float) -> float | None:
     """(prod(1 + r))^(p / n) - 1, a fraction a year. Source: backtesting.py, Return (Ann.)."""
     values = _column(returns)
-    count = sums.count_values(values)
+    count = sums.moments(values, 0.0)[0]
     return None if count < 2 else power(sums.compounded(values), p / count, less=1.0)
 
 
 def geometric_volatility(returns: ArrayLike, p: float, ddof: int = 1) -> float | None:
     """sqrt((var(r) + (1 + g)^2)^p - (1 + g)^(2 p)), g the geometric mean. Source: backtesting.py, Volatility (Ann.)."""
     values = _column(returns)
-    count = sums.count_values(values)
+    count, _, squares = sums.moments(values, 0.0)
     growth = power(sums.compounded(values), 1.0 / count) if count >= 2 else None
     if growth is None:
         return None
-    variance = sums.mean_and_squares(values, 0.0)[1] / (count - ddof)
+    variance = squares / (count - ddof)
     upper, lower = power(variance + growth**2, p), power(growth, 2 * p)
     return None if upper is None or lower is None else defined(math.sqrt(max(upper - lower, 0.0)))
 
@@ -130,19 +127,24 @@ def geometric_sortino(returns: ArrayLike, p: float, risk_free_rate: float = 0.0)
 
 def standard_deviation(values: FloatColumn, ddof: int) -> float | None:
     """Return std(values, ddof); None for fewer than 2 values or below 1e-14."""
-    count = sums.count_values(values)
+    count, _, squares = sums.moments(values, 0.0)
+    return deviation_of(count, squares, ddof)
+
+
+def deviation_of(count: float, squares: float, ddof: int) -> float | None:
+    """Return sqrt(squares / (count - ddof)); None for fewer than 2 values or below 1e-14."""
     if count < 2:
         return None
-    deviation = math.sqrt(sums.mean_and_squares(values, 0.0)[1] / (count - ddof))
+    deviation = math.sqrt(squares / (count - ddof))
     return deviation if deviation >= SMALLEST_DEVIATION else None
 
 
 def downside_deviation(values: FloatColumn, threshold: float) -> float | None:
     """Return sqrt(mean(min(values - threshold, 0)^2)); None for fewer than 2 values or below 1e-14."""
-    count = sums.count_values(values)
+    count, _, _, squares = sums.gains_losses_downside(values, threshold)
     if count < 2:
         return None
-    deviation = math.sqrt(sums.gains_losses_downside(values, threshold)[2] / count)
+    deviation = math.sqrt(squares / count)
     return deviation if deviation >= SMALLEST_DEVIATION else None
 
 

@@ -173,14 +173,14 @@ _PAIR = numba.types.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
 _TRIPLE = numba.types.UniTuple(numba.int64, 3)  # type: ignore[no-untyped-call]
 _FLOATS = numba.float64[::1]
 _TIMES = numba.int64[::1]
-_FILLS = numba.from_dtype(FILL_DTYPE)[::1]
-_TRADES = numba.from_dtype(TRADE_DTYPE)[::1]
+FILLS = numba.from_dtype(FILL_DTYPE)[::1]
+TRADES = numba.from_dtype(TRADE_DTYPE)[::1]
 
 ADVANCE_SIGNATURE = numba.int64(
     _STATE, _RULES, _TIMES, *[_FLOATS] * 4, *[_FLOATS] * 6, _TIMES, *[_FLOATS] * 2, _TIMES, _TIMES, *[_FLOATS] * 3,
-    *[_FLOATS] * 2, _FILLS, _TRADES, numba.int64, numba.int64,
+    _FLOATS, FILLS, TRADES, numba.int64, numba.int64,
 )  # fmt: skip
-CLOSE_SIGNATURE = numba.void(_STATE, _RULES, _FILLS, _TRADES, numba.float64, numba.int64)
+CLOSE_SIGNATURE = numba.void(_STATE, _RULES, FILLS, TRADES, numba.float64, numba.int64)
 KLINE_FAULT_SIGNATURE = _TRIPLE(_TIMES, *[_FLOATS] * 4)
 TARGET_FAULT_SIGNATURE = _PAIR(_FLOATS, numba.float64, numba.boolean)
 DISTANCE_FAULT_SIGNATURE = numba.int64(_FLOATS)
@@ -197,15 +197,28 @@ _UNKNOWN_AT_START = [
 
 def new_state(initial_cash: float, span_ms: int) -> Record:
     """Return the state before the first kline."""
+    state = copied(_AT_START)
+    for name in ("initial_cash", "cash", "equity"):
+        state[name] = initial_cash
+    state["span_ms"] = span_ms
+    return state
+
+
+def copied(state: Record) -> Record:
+    """Copy a state in one go; copying the record as such would go field by field."""
+    return state.view(np.uint8).copy().view(STATE_DTYPE)
+
+
+def _at_start() -> Record:
     state = np.zeros(1, STATE_DTYPE)
     for name in _UNKNOWN_AT_START:
         state[name] = np.nan
-    for name in ("initial_cash", "cash", "equity"):
-        state[name] = initial_cash
     state["ruined_at"] = -1
     state["entry_index"] = -1
-    state["span_ms"] = span_ms
     return state
+
+
+_AT_START = _at_start()
 
 
 def new_rules(execution: ExecutionModel, policy: IntrabarPolicy) -> Record:

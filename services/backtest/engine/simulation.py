@@ -27,8 +27,9 @@ from services.backtest.engine.validation import (
     require_supported,
 )
 
-_NO_TIMES = np.empty(0, np.int64)
-_FIRST_ROWS = 256
+_NO_FUNDING = FundingColumns(np.empty(0, np.int64), NOTHING, NOTHING)
+_KLINES_PER_ROW = 16
+"""Logs begin with a row for so many klines; memory that no row is written to is never touched."""
 
 
 class Simulation:
@@ -61,11 +62,12 @@ class Simulation:
         self._given = state
         self._span_ms = interval_ms or _span_ms(seen_ms, state)
         self._initial_cash = float(initial_cash)
+        self._first_quantity = 0.0 if state is None else float(state.record()["quantity"][0])
         self._funding = funding
         self._missing = self._count_missing(base)
         self._market = (klines.open_time_ms, klines.open, klines.high, klines.low, klines.close)
         self._decisions = (signals.target_exposure, *optional_columns(signals))
-        self._paid = funding or FundingColumns(_NO_TIMES, NOTHING, NOTHING)
+        self._paid = funding or _NO_FUNDING
         self._finer = FinerColumns.of(klines, finer, self._span_ms)
         self._run = self._new_run(execution.intrabar_policy)
         self._index = 0
@@ -96,7 +98,11 @@ class Simulation:
             self._end(run)
         returns = [float(run.state["equity"][0]) / self._started_with - 1.0 for run in bounds]
         return read_outcome(
-            self._run, state, bounds=(returns[0], returns[1]), execution=self._execution, count=len(self._klines)
+            self._run,
+            state,
+            bounds=(returns[0], returns[1]),
+            execution=self._execution,
+            first_quantity=self._first_quantity,
         )
 
     @property
@@ -120,9 +126,9 @@ class Simulation:
         state["funding_at"] = self._first_funding(state)
         state["span_ms"] = self._span_ms
         state["missing_funding"] += self._missing
-        rows = min(_FIRST_ROWS, length + 1) + kernel.ROWS_PER_KLINE
+        rows = length // _KLINES_PER_ROW + kernel.FREE_ROWS
         logs = np.empty(rows, FILL_DTYPE), np.empty(rows, TRADE_DTYPE)
-        return Run(state, new_rules(self._execution, policy), np.empty(length), np.empty(length), *logs)
+        return Run(state, new_rules(self._execution, policy), np.empty(length), *logs)
 
     def _advance(self, run: Run, start: int, stop: int) -> None:
         at = start
@@ -131,7 +137,7 @@ class Simulation:
                 run.state, run.rules, *self._market, *self._decisions,
                 self._paid.time_ms, self._paid.rate, self._paid.mark_price,
                 self._finer.start, self._finer.end, self._finer.open, self._finer.high, self._finer.low,
-                run.equity, run.position, run.fills, run.trades, at, stop,
+                run.equity, run.fills, run.trades, at, stop,
             )  # fmt: skip
             if at >= stop:
                 return

@@ -62,7 +62,7 @@ def compute_statistics(
     found |= _of_returns(outcome, klines, span_ms, end_ms, convention)
     found |= _of_trades(outcome, klines)
     if convention.formula is Formula.PER_TRADE:
-        profit = _profits(outcome)
+        profit = trade.profits_of(trade.closed_trades(outcome))
         whole = end_ms - int(klines.open_time_ms[0])
         found["sharpe"] = trade.per_trade_sharpe(profit, outcome.initial_cash, whole)
         found["sortino"] = trade.per_trade_sortino(profit, outcome.initial_cash, whole)
@@ -123,7 +123,9 @@ def last_close_ms(klines: KlineColumns, interval: str) -> int:
 def _of_equity(outcome: Outcome, klines: KlineColumns, span_ms: int, end_ms: int) -> dict[str, float | None]:
     final, initial = float(outcome.equity[-1]), outcome.initial_cash
     largest, longest_ms, squared = sums.drawdowns(klines.open_time_ms, outcome.equity, initial, span_ms)
-    in_market, mean_exposure, mean_equity = sums.exposure(outcome.equity, outcome.position, klines.close)
+    in_market, mean_exposure, mean_equity = sums.exposure(
+        outcome.equity, klines.close, outcome.fills, outcome.first_index, outcome.first_quantity
+    )
     return {
         "total_return": total_return(outcome),
         "cagr": cagr(final, initial, end_ms - int(klines.open_time_ms[0])),
@@ -140,14 +142,27 @@ def _of_equity(outcome: Outcome, klines: KlineColumns, span_ms: int, end_ms: int
     }
 
 
+def sampled_returns(
+    outcome: Outcome, klines: KlineColumns, span_ms: int, end_ms: int, *, daily: bool
+) -> tuple[FloatColumn, FloatColumn]:
+    """Return the returns of equity, and of the price beside it, from sample to sample: fractions.
+
+    Samples are initial_cash at the first open_time, each 00:00 UTC after it (or each kline), and the end.
+    """
+    size = (end_ms - int(klines.open_time_ms[0])) // DAY_MS + 2 if daily else len(klines)
+    returns, benchmark = np.empty(size), np.empty(size)
+    count = sums.sampled_returns(
+        klines.open_time_ms, outcome.equity, klines.close, outcome.initial_cash, float(klines.open[0]),
+        span_ms, end_ms, int(daily), returns, benchmark,
+    )  # fmt: skip
+    return returns[:count], benchmark[:count]
+
+
 def _of_returns(
     outcome: Outcome, klines: KlineColumns, span_ms: int, end_ms: int, convention: StatisticsConvention
 ) -> dict[str, float | None]:
     daily = convention.sampling is Sampling.DAILY and span_ms < DAY_MS
-    returns, benchmark = sums.sampled_returns(
-        klines.open_time_ms, outcome.equity, klines.close, outcome.initial_cash, float(klines.open[0]),
-        span_ms, end_ms, int(daily),
-    )  # fmt: skip
+    returns, benchmark = sampled_returns(outcome, klines, span_ms, end_ms, daily=daily)
     p = convention.days_per_year * DAY_MS / (DAY_MS if daily else span_ms)
     rate, ddof = convention.risk_free_rate, convention.ddof
     risk = tail_risk(returns)
@@ -173,12 +188,9 @@ def _of_returns(
     }
 
 
-def _profits(outcome: Outcome) -> FloatColumn:
-    return np.ascontiguousarray(trade.closed_trades(outcome)["profit"])
-
-
 def _of_trades(outcome: Outcome, klines: KlineColumns) -> dict[str, float | None]:
-    closed, profit = trade.closed_trades(outcome), _profits(outcome)
+    closed = trade.closed_trades(outcome)
+    profit = trade.profits_of(closed)
     open_rows = outcome.trades[len(closed) :]
     return {
         "trade_count": float(len(closed)),

@@ -11,62 +11,72 @@ import numba
 import numpy as np
 
 from klinecast.types import FloatColumn, TimeColumn
-from services.backtest.engine.jit import compiled
+from services.backtest.engine.jit import compiled, leaf
+from services.backtest.engine.records import FILLS, TRADES, Fill, Rows, Trade
 
 _F, _I = numba.float64, numba.int64
 _FS, _IS = numba.float64[::1], numba.int64[::1]
 _PAIR = numba.types.UniTuple(numba.float64, 2)  # type: ignore[no-untyped-call]
 _TRIPLE = numba.types.UniTuple(numba.float64, 3)  # type: ignore[no-untyped-call]
+_SIX = numba.types.UniTuple(numba.float64, 6)  # type: ignore[no-untyped-call]
 _FOUR = numba.types.UniTuple(numba.float64, 4)  # type: ignore[no-untyped-call]
 
 DAY_MS = 86_400_000
+END = 6
 
 
-@compiled(_PAIR(_FS, _F))
-def mean_and_squares(values: FloatColumn, shift: float) -> tuple[float, float]:
-    """Return the mean of the values less shift, and the sum of squares about it."""
+@compiled(_TRIPLE(_FS, _F))
+def moments(values: FloatColumn, shift: float) -> tuple[float, float, float]:
+    """Return the count of the values, the mean of the values less shift, and the sum of squares about it."""
     total, count = 0.0, 0
     for value in values:
         if not math.isnan(value):
             total += value - shift
             count += 1
     if count == 0:
-        return np.nan, np.nan
+        return 0.0, np.nan, np.nan
     mean, squares = total / count, 0.0
     for value in values:
         if not math.isnan(value):
             squares += (value - shift - mean) ** 2
-    return mean, squares
+    return float(count), mean, squares
 
 
-@compiled(_I(_FS))
-def count_values(values: FloatColumn) -> int:
-    """Return how many values are not NaN."""
-    count = 0
+@compiled(_SIX(_FS))
+def wins_and_losses(values: FloatColumn) -> tuple[float, float, float, float, float, float]:
+    """Return (count above 0, their sum, the largest, count below 0, their sum, the smallest); 0 where there is none."""
+    wins, won, largest, losses, lost, smallest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for value in values:
+        if value > 0.0:
+            wins += 1.0
+            won += value
+            largest = max(largest, value)
+        elif value < 0.0:
+            losses += 1.0
+            lost += value
+            smallest = min(smallest, value)
+    return wins, won, largest, losses, lost, smallest
+
+
+@compiled(_FOUR(_FS, _F))
+def gains_losses_downside(values: FloatColumn, shift: float) -> tuple[float, float, float, float]:
+    """Return the count of the values, and sum max(v, 0), sum max(-v, 0), sum min(v, 0)^2 of them less shift."""
+    count, gains, losses, downside = 0, 0.0, 0.0, 0.0
     for value in values:
         if not math.isnan(value):
             count += 1
-    return count
-
-
-@compiled(_TRIPLE(_FS, _F))
-def gains_losses_downside(values: FloatColumn, shift: float) -> tuple[float, float, float]:
-    """Return sum max(v, 0), sum max(-v, 0) and sum min(v, 0)^2 of the values less shift."""
-    gains, losses, downside = 0.0, 0.0, 0.0
-    for value in values:
         excess = value - shift
         if excess > 0.0:
             gains += excess
         elif excess < 0.0:
             losses -= excess
             downside += excess * excess
-    return gains, losses, downside
+    return float(count), gains, losses, downside
 
 
 @compiled(_PAIR(_FS, _F))
-def tail(values: FloatColumn, share: float) -> tuple[float, float]:
-    """Return the quantile (linear between neighbours) and the mean of the values at or below it."""
-    ordered = np.sort(values[~np.isnan(values)])
+def tail(ordered: FloatColumn, share: float) -> tuple[float, float]:
+    """Return the quantile (linear between neighbours) of ascending values and the mean of those at or below it."""
     if len(ordered) < 2:
         return np.nan, np.nan
     place = share * (len(ordered) - 1)
@@ -113,27 +123,35 @@ def compounded(values: FloatColumn) -> float:
     return product
 
 
-@compiled(numba.types.UniTuple(_FS, 2)(_IS, _FS, _FS, _F, _F, _I, _I, _I))  # type: ignore[no-untyped-call]
+@leaf
+def last_closed(open_ms: TimeColumn, at: int, latest_ms: int) -> int:
+    """Return the last place, `at` or later, that opens at latest_ms or before; -1 before the first."""
+    low, high = at, len(open_ms) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if open_ms[middle] <= latest_ms:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@compiled(_I(_IS, _FS, _FS, _F, _F, _I, _I, _I, _FS, _FS))
 def sampled_returns(
     open_ms: TimeColumn, equity: FloatColumn, closes: FloatColumn, initial: float, first_price: float,
-    span_ms: int, end_ms: int, daily: int,
-) -> tuple[FloatColumn, FloatColumn]:  # fmt: skip
-    """Return the returns of sampled equity and of the price; the first sample is initial, the last at end_ms.
+    span_ms: int, end_ms: int, daily: int, returns: FloatColumn, benchmark: FloatColumn,
+) -> int:  # fmt: skip
+    """Write the returns of sampled equity and of the price, and return how many there are.
 
-    daily = 1 samples at each 00:00 UTC after the first open_time, 0 at each kline. Nothing after equity is gone.
+    The first sample is initial, the last is at end_ms. daily = 1 samples at each 00:00 UTC after the first open_time, 0
+    at each kline. Nothing after equity is gone. Room is needed for a sample a day and two more, or for one a kline.
     """
     n = len(open_ms)
-    size = (end_ms - open_ms[0]) // DAY_MS + 2 if daily == 1 else n
-    returns, benchmark = np.empty(size), np.empty(size)
     count, last, last_price, at = 0, initial, first_price, -1
     boundary = (open_ms[0] // DAY_MS + 1) * DAY_MS
     while at < n - 1 and last > 0.0:
         if daily == 1:
-            if boundary < end_ms:
-                while at < n - 1 and open_ms[at + 1] + span_ms <= boundary:
-                    at += 1
-            else:
-                at = n - 1
+            at = last_closed(open_ms, at, boundary - span_ms) if boundary < end_ms else n - 1
             boundary += DAY_MS
         else:
             at += 1
@@ -142,42 +160,66 @@ def sampled_returns(
         returns[count], benchmark[count] = now / last - 1.0, price / last_price - 1.0
         last, last_price = now, price
         count += 1
-    return returns[:count], benchmark[:count]
+    return count
 
 
 @compiled(_TRIPLE(_IS, _FS, _F, _I))
 def drawdowns(open_ms: TimeColumn, equity: FloatColumn, initial: float, span_ms: int) -> tuple[float, float, float]:
     """Return (largest drawdown <= 0, longest ms from a peak to its recovery or the end, mean squared drawdown)."""
     peak, peak_ms = initial, open_ms[0]
-    largest, squares, longest = 0.0, 0.0, 0
-    under = False
-    for i in range(len(equity)):
-        now_ms = open_ms[i] + span_ms
-        if equity[i] >= peak:
-            if under:
-                longest = max(longest, now_ms - peak_ms)
-            peak, peak_ms, under = equity[i], now_ms, False
-            continue
-        under = True
-        drawdown = equity[i] / peak - 1.0
-        largest = min(largest, drawdown)
-        squares += drawdown * drawdown
-    if under:
-        longest = max(longest, open_ms[-1] + span_ms - peak_ms)
-    return largest, float(longest), squares / len(equity)
+    largest, longest, squares = 0.0, 0, 0.0
+    i, n = 0, len(equity)
+    while i < n:
+        start, lowest, share = i, peak, 1.0 / peak
+        while i < n and equity[i] < peak:
+            lowest = equity[i] if equity[i] < lowest else lowest
+            drawdown = equity[i] * share - 1.0
+            squares += drawdown * drawdown
+            i += 1
+        largest = min(largest, lowest / peak - 1.0)
+        now_ms = open_ms[min(i, n - 1)] + span_ms
+        if i > start:
+            longest = max(longest, now_ms - peak_ms)
+        if i < n:
+            peak, peak_ms = equity[i], now_ms
+            i += 1
+    return largest, float(longest), squares / n
 
 
-@compiled(_TRIPLE(_FS, _FS, _FS))
-def exposure(equity: FloatColumn, position: FloatColumn, closes: FloatColumn) -> tuple[float, float, float]:
-    """Return (share of klines with a position, mean |position value| / equity, mean equity)."""
-    held, share, total = 0, 0.0, 0.0
-    for i in range(len(equity)):
-        total += equity[i]
-        if position[i] != 0.0:
-            held += 1
-            if equity[i] > 0.0:
-                share += abs(position[i] * closes[i]) / equity[i]
+@compiled(_TRIPLE(_FS, _FS, FILLS, _I, _F))
+def exposure(
+    equity: FloatColumn, closes: FloatColumn, fills: Rows[Fill], first_index: int, quantity: float
+) -> tuple[float, float, float]:
+    """Return (share of klines with a position, mean |position value| / equity, mean equity).
+
+    The position is followed along the fills, from the quantity held before the first kline.
+    """
+    held, start = 0, 0
+    share, total = 0.0, 0.0
+    for at in range(len(fills) + 1):
+        end = len(equity)
+        if at < len(fills) and fills[at].reason != END:  # which comes after the last close
+            end = fills[at].kline_index - first_index
+        for i in range(start, end):
+            total += equity[i]
+        if quantity != 0.0:
+            held += end - start
+            for i in range(start, end):
+                if equity[i] > 0.0:
+                    share += abs(quantity * closes[i]) / equity[i]
+        start = end
+        if at < len(fills):
+            quantity += fills[at].side * fills[at].quantity
     return held / len(equity), share / len(equity), total / len(equity)
+
+
+@compiled(_F(TRADES, _IS, _I))
+def holding_ms(trades: Rows[Trade], open_ms: TimeColumn, first_index: int) -> float:
+    """Return the sum of the times between entry and exit klines; an entry before the first kline counts from it."""
+    total = 0
+    for at in range(len(trades)):
+        total += open_ms[trades[at].exit_index - first_index] - open_ms[max(trades[at].entry_index - first_index, 0)]
+    return float(total)
 
 
 @compiled(_F(_FS, _FS))

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from klinecast.types import FloatColumn, KlineColumns
 from services.backtest.engine import sums
 from services.backtest.engine.outcome import Outcome
-from services.backtest.engine.ratios import SMALLEST_DEVIATION, defined, standard_deviation
+from services.backtest.engine.ratios import SMALLEST_DEVIATION, defined, deviation_of
 from services.backtest.engine.records import Record
 
 DAY_MS = 86_400_000
+
+
+class Profits(NamedTuple):
+    """Winners and losers of closed trades, summed once for all that is counted of them."""
+
+    values: FloatColumn
+    """Net profit of each trade, quote units."""
+    wins: float
+    """How many have a profit above 0."""
+    won: float
+    """Sum of those, quote units."""
+    largest: float
+    """The largest, 0 where there is none."""
+    losses: float
+    """How many have a profit below 0."""
+    lost: float
+    """Sum of those, quote units (negative)."""
+    smallest: float
+    """The smallest, 0 where there is none."""
 
 
 def closed_trades(outcome: Outcome) -> Record:
@@ -21,46 +41,45 @@ def closed_trades(outcome: Outcome) -> Record:
     return trades[:-1] if len(trades) and trades[-1]["exit_index"] < 0 else trades
 
 
-def win_rate(profit: FloatColumn) -> float | None:
+def profits_of(closed: Record) -> Profits:
+    """Sum the profits of closed trades."""
+    values = np.ascontiguousarray(closed["profit"])
+    return Profits(values, *sums.wins_and_losses(values))
+
+
+def win_rate(profit: Profits) -> float | None:
     """Share of trades with profit > 0."""
-    return int(np.count_nonzero(profit > 0)) / len(profit) if len(profit) else None
+    return profit.wins / len(profit.values) if len(profit.values) else None
 
 
-def profit_factor(profit: FloatColumn) -> float | None:
+def profit_factor(profit: Profits) -> float | None:
     """Money won / money lost."""
-    won, lost, _ = sums.gains_losses_downside(profit, 0.0)
-    return defined(won / lost) if lost > 0 else None
+    return defined(profit.won / -profit.lost) if profit.lost < 0 else None
 
 
-def expectancy(profit: FloatColumn) -> float | None:
+def expectancy(profit: Profits) -> float | None:
     """Mean profit of a trade, quote units."""
-    return defined(sums.mean_and_squares(profit, 0.0)[0])
+    return defined(sums.moments(profit.values, 0.0)[1])
 
 
-def average_win(profit: FloatColumn) -> float | None:
+def average_win(profit: Profits) -> float | None:
     """Mean profit of the trades with profit > 0, quote units."""
-    won, _, _ = sums.gains_losses_downside(profit, 0.0)
-    count = int(np.count_nonzero(profit > 0))
-    return won / count if count else None
+    return profit.won / profit.wins if profit.wins else None
 
 
-def average_loss(profit: FloatColumn) -> float | None:
+def average_loss(profit: Profits) -> float | None:
     """Mean profit of the trades with profit < 0, quote units (negative)."""
-    _, lost, _ = sums.gains_losses_downside(profit, 0.0)
-    count = int(np.count_nonzero(profit < 0))
-    return -lost / count if count else None
+    return profit.lost / profit.losses if profit.losses else None
 
 
-def largest_win(profit: FloatColumn) -> float | None:
+def largest_win(profit: Profits) -> float | None:
     """Largest profit, quote units; None without a winner."""
-    best = float(profit.max()) if len(profit) else 0.0
-    return best if best > 0 else None
+    return profit.largest if profit.wins else None
 
 
-def largest_loss(profit: FloatColumn) -> float | None:
+def largest_loss(profit: Profits) -> float | None:
     """Largest loss, quote units (negative); None without a loser."""
-    worst = float(profit.min()) if len(profit) else 0.0
-    return worst if worst < 0 else None
+    return profit.smallest if profit.losses else None
 
 
 def average_trade_duration(trades: Record, klines: KlineColumns, first_index: int = 0) -> float | None:
@@ -70,19 +89,17 @@ def average_trade_duration(trades: Record, klines: KlineColumns, first_index: in
     """
     if not len(trades):
         return None
-    entries = np.maximum(trades["entry_index"] - first_index, 0)
-    times = klines.open_time_ms
-    return int(np.sum(times[trades["exit_index"] - first_index] - times[entries])) / len(trades) / 1000
+    return sums.holding_ms(trades, klines.open_time_ms, first_index) / len(trades) / 1000
 
 
-def sqn(profit: FloatColumn) -> float | None:
+def sqn(profit: Profits) -> float | None:
     """sqrt(n) * mean / std(ddof 1) of profit. Source: Tharp, system quality number."""
-    deviation = standard_deviation(profit, 1)
-    mean = sums.mean_and_squares(profit, 0.0)[0]
-    return None if deviation is None else defined(math.sqrt(len(profit)) * mean / deviation)
+    count, mean, squares = sums.moments(profit.values, 0.0)
+    deviation = deviation_of(count, squares, 1)
+    return None if deviation is None else defined(math.sqrt(count) * mean / deviation)
 
 
-def kelly(profit: FloatColumn) -> float | None:
+def kelly(profit: Profits) -> float | None:
     """W - (1 - W) / (average_win / |average_loss|), W the win rate: a share of equity. Source: Kelly (1956)."""
     rate, win, loss = win_rate(profit), average_win(profit), average_loss(profit)
     if rate is None or win is None or loss is None:
@@ -90,18 +107,18 @@ def kelly(profit: FloatColumn) -> float | None:
     return defined(rate - (1 - rate) / (win / abs(loss)))
 
 
-def per_trade_sharpe(profit: FloatColumn, initial_cash: float, span_ms: int) -> float | None:
+def per_trade_sharpe(profit: Profits, initial_cash: float, span_ms: int) -> float | None:
     """sum x / max(1, whole days) / std(x, ddof 0) * sqrt(365), x = profit / initial_cash. Source: freqtrade."""
-    return _per_trade(profit, profit, initial_cash, span_ms)
+    return _per_trade(profit.values, profit.values, initial_cash, span_ms)
 
 
-def per_trade_sortino(profit: FloatColumn, initial_cash: float, span_ms: int) -> float | None:
+def per_trade_sortino(profit: Profits, initial_cash: float, span_ms: int) -> float | None:
     """As per_trade_sharpe with the deviation of the losers. Source: freqtrade."""
-    return _per_trade(profit, profit[profit < 0], initial_cash, span_ms)
+    return _per_trade(profit.values, profit.values[profit.values < 0], initial_cash, span_ms)
 
 
 def _per_trade(profit: FloatColumn, spread: FloatColumn, initial_cash: float, span_ms: int) -> float | None:
-    deviation = math.sqrt(sums.mean_and_squares(spread / initial_cash, 0.0)[1] / len(spread)) if len(spread) else 0.0
+    deviation = math.sqrt(sums.moments(spread / initial_cash, 0.0)[2] / len(spread)) if len(spread) else 0.0
     if deviation < SMALLEST_DEVIATION:
         return None
     daily = float(np.sum(profit)) / initial_cash / max(1, span_ms // DAY_MS)

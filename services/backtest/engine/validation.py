@@ -29,6 +29,7 @@ from services.backtest.engine.records import (
 HOUR_MS = 3_600_000
 FUNDING_GRACE_MS = 60_000
 """A funding record counts for an expected stamp up to this much after it: venues stamp some milliseconds late."""
+LARGEST_FLOAT = np.finfo(np.float64).max
 NOTHING = np.empty(0, np.float64)
 
 _KLINE_FAULTS = ("", "open_time does not ascend", "a price is not finite and above 0")
@@ -44,10 +45,11 @@ def is_price(value: float) -> bool:
 @leaf
 def are_prices(column: FloatColumn) -> bool:
     """Tell whether all values are prices; without a branch, so that the loop is vectorised."""
-    bad = 0
+    good = 0
     for i in range(len(column)):
-        bad += not is_price(column[i])
-    return bad == 0
+        good += column[i] > 0.0
+        good += column[i] < np.inf
+    return good == 2 * len(column)
 
 
 @leaf
@@ -57,7 +59,8 @@ def smallest_distance(open_ms: TimeColumn) -> tuple[int, bool]:
         return 0, True
     smallest = open_ms[1] - open_ms[0]
     for i in range(2, len(open_ms)):
-        smallest = min(smallest, open_ms[i] - open_ms[i - 1])
+        distance = open_ms[i] - open_ms[i - 1]
+        smallest = distance if distance < smallest else smallest
     return smallest, smallest > 0
 
 
@@ -80,6 +83,14 @@ def find_kline_fault(
 @compiled(TARGET_FAULT_SIGNATURE)
 def find_target_fault(target: FloatColumn, largest: float, shorts: bool) -> tuple[int, int]:
     """Return (index, code) of the first bad target; code 0 = none."""
+    highest = min(largest, LARGEST_FLOAT)
+    lowest = -highest if shorts else 0.0
+    bad = 0
+    for i in range(len(target)):  # without a branch, so that the loop is vectorised
+        bad += target[i] > highest
+        bad += target[i] < lowest
+    if bad == 0:
+        return 0, 0
     for i in range(len(target)):
         if math.isinf(target[i]):
             return i, 1

@@ -11,17 +11,21 @@ import numpy as np
 from klinecast.types import FloatColumn
 from services.backtest.engine.jit import compiled, leaf
 
+TIE = 1e-12
+"""Lines closer than this share of a scale are equal."""
+
 _I, _F, _FS = numba.int64, numba.float64, numba.float64[::1]
 
 
 @leaf
 def add_exactly(high: float, low: float, value: float) -> tuple[float, float]:
-    """Add a value to the unevaluated sum high + low; the error is of the order of 1e-32 (Knuth's two-sum)."""
+    """Add a value to the unevaluated sum high + low, low being what high lost (Knuth's two-sum, Kahan-Babuska sums).
+
+    Neither part waits for the other, which is what an addition after an addition costs.
+    """
     total = high + value
     part = total - high
-    low += (high - (total - part)) + (value - part)
-    renewed = total + low
-    return renewed, low - (renewed - total)
+    return total, low + ((high - (total - part)) + (value - part))
 
 
 @compiled(numba.void(_FS, _I, _I, _FS, _FS))
@@ -115,6 +119,20 @@ def window_deviations(
             for j in range(i + 1 - period, i + 1):
                 squares += (values[j] - means[i]) ** 2
             deviations[i] = np.sqrt(squares / period)
+
+
+@compiled(numba.void(_FS, _FS, _FS, _F, _FS))
+def crossing_sides(
+    upper: FloatColumn, lower: FloatColumn, scale: FloatColumn, down: float, target: FloatColumn
+) -> None:
+    """Write 1 where upper is above lower, `down` where below; NaN where either is, or within 1e-12 * scale of it.
+
+    target may be upper or lower.
+    """
+    for i in range(len(upper)):
+        apart = upper[i] - lower[i]
+        side = 1.0 if apart > 0.0 else down
+        target[i] = side if abs(apart) > TIE * scale[i] else np.nan
 
 
 @compiled(_F(_FS, _FS, _FS, _FS, _I, _F, _F, _FS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from klinecast.types import FloatColumn
 from services.backtest.engine.jit import compiled
@@ -11,10 +12,14 @@ from services.backtest.engine.jit import compiled
 _I, _F, _FS = numba.int64, numba.float64, numba.float64[::1]
 
 
-@compiled(numba.void(_FS, _I, _F, _FS))
-def highest_before(values: FloatColumn, period: int, sign: float, extremes: FloatColumn) -> None:
-    """Write the highest (sign 1) or lowest (sign -1) of the `period` values before each; NaN where there are fewer."""
-    waiting = np.empty(len(values), np.int64)  # places whose value may yet be the extreme, best first
+@compiled(numba.void(_FS, _I, _F, _FS, numba.int64[::1]))
+def highest_before(
+    values: FloatColumn, period: int, sign: float, extremes: FloatColumn, waiting: NDArray[np.int64]
+) -> None:
+    """Write the highest (sign 1) or lowest (sign -1) of the `period` values before each; NaN where there are fewer.
+
+    waiting is room for as many places as there are values: those whose value may yet be the extreme, best first.
+    """
     first, end = 0, 0
     for i in range(len(values)):
         if first < end and waiting[first] < i - period:

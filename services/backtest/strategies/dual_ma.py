@@ -9,10 +9,7 @@ from pydantic import Field, model_validator
 
 from klinecast.strategy import Mode, State, Strategy, StrategyParams, StrategyState
 from klinecast.types import FloatColumn, KlineColumns, Signals
-from services.backtest.strategies.averages import exponential_means, window_means
-
-TIE = 1e-12
-"""Averages closer than this share of the slow one are equal."""
+from services.backtest.strategies.averages import crossing_sides, exponential_means, window_means
 
 
 class DualMaParams(StrategyParams):
@@ -57,7 +54,7 @@ class DualMa(Strategy[DualMaParams]):
             fast, slow = (_ema(klines.close, n, c) for n, c in zip((params.fast, params.slow), carries, strict=True))
             return _decide(fast, slow, mode), np.concatenate(carries)
         old = np.empty(0) if state is None else state[:-6]
-        close = np.concatenate([old, klines.close])
+        close = np.concatenate([old, klines.close]) if len(old) else klines.close
         fast, slow = (_sma(close, len(old), n, c) for n, c in zip((params.fast, params.slow), carries, strict=True))
         return _decide(fast, slow, mode), np.concatenate([close[-params.slow :], *carries])
 
@@ -75,6 +72,5 @@ def _sma(close: FloatColumn, first: int, period: int, carry: FloatColumn) -> Flo
 
 
 def _decide(fast: FloatColumn, slow: FloatColumn, mode: Mode) -> Signals:
-    target = np.where(fast > slow, 1.0, mode.down)
-    target[~(np.abs(fast - slow) > TIE * slow)] = np.nan
-    return Signals(target)
+    crossing_sides(fast, slow, slow, mode.down, fast)
+    return Signals(fast)

@@ -9,10 +9,7 @@ from pydantic import Field, model_validator
 
 from klinecast.strategy import Mode, State, Strategy, StrategyParams, StrategyState
 from klinecast.types import KlineColumns, Signals
-from services.backtest.strategies.averages import exponential_means
-
-TIE = 1e-12
-"""Lines closer than this share of the close are equal."""
+from services.backtest.strategies.averages import crossing_sides, exponential_means
 
 
 class MacdParams(StrategyParams):
@@ -55,6 +52,5 @@ class Macd(Strategy[MacdParams]):
         exponential_means(klines.close, 0, params.slow, carry[2:4], slow)
         line = fast - slow
         exponential_means(line, 0, params.signal, carry[4:6], signal)
-        target = np.where(line > signal, 1.0, mode.down)
-        target[~(np.abs(line - signal) > TIE * klines.close)] = np.nan
-        return Signals(target), carry
+        crossing_sides(line, signal, klines.close, mode.down, line)
+        return Signals(line), carry

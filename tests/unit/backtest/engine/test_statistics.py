@@ -94,19 +94,9 @@ def held(klines, **fields):
 def test_daily_samples_compound_to_the_total_return():
     random = np.random.default_rng(4)
     klines = make(100 * np.exp(np.cumsum(random.normal(0, 0.01, 100))), start_ms=5 * 3_600_000)
-    from services.backtest.engine.sums import sampled_returns
-
     outcome = held(klines)
-    returns, _ = sampled_returns(
-        klines.open_time_ms,
-        outcome.equity,
-        klines.close,
-        10_000.0,
-        klines.open[0],
-        3_600_000,
-        int(klines.open_time_ms[-1]) + 3_600_000,
-        1,
-    )
+    end_ms = int(klines.open_time_ms[-1]) + 3_600_000
+    returns, _ = stats.sampled_returns(outcome, klines, 3_600_000, end_ms, daily=True)
     assert len(returns) == 5
     assert np.prod(1 + returns) - 1 == pytest.approx(outcome.equity[-1] / 10_000 - 1)
     assert returns[0] == pytest.approx(outcome.equity[18] / 10_000 - 1)
