@@ -177,6 +177,18 @@ class KlineColumns:
     def __len__(self) -> int:
         return len(self.open_time_ms)
 
+    def copy(self) -> KlineColumns:
+        """Return klines that share no memory with these."""
+        return KlineColumns(
+            self.open_time_ms.copy(),
+            self.open.copy(),
+            self.high.copy(),
+            self.low.copy(),
+            self.close.copy(),
+            self.volume.copy(),
+            {name: values.copy() for name, values in self.indicators.items()},
+        )
+
     def slice(self, start: int, stop: int | None = None) -> KlineColumns:
         """Return klines [start, stop) as views."""
         cut = slice(start, stop)

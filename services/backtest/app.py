@@ -27,6 +27,7 @@ from services.backtest.strategies import StrategyRegistry
 from services.backtest.submitting import SeriesSpan, Submitter
 from services.backtest.telemetry import BacktestTelemetry
 from services.backtest.upkeep import Upkeep
+from services.backtest.vetting import Vetting
 from services.backtest.watching import WatchHub
 from services.runtime.app import Runtime
 from services.runtime.listen import Listener
@@ -58,10 +59,12 @@ class BacktestApp:
             sample=self._telemetry.sample,
             keep_s=settings.backtest_retention_s,
         )
+        self._vetting = Vetting(catalogue, self._store)
         submitter = Submitter(
             store=self._store,
             strategies=catalogue,
             find_series=partial(_find_series, client),
+            vetted=self._vetting.wait,
             max_queued=settings.max_queued,
         )
         self._servicer = BacktestServicer(
@@ -90,6 +93,7 @@ class BacktestApp:
         await self._runtime.migrated.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._executor.start())
+            group.create_task(self._vetting.run())
             group.create_task(self._dispatcher.run())
             group.create_task(self._listener.run())
             group.create_task(self._upkeep.run())

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 
 from klinecast.backtest_config import ParamValue
 from klinecast.indicators import Indicator
-from klinecast.strategy import Mode
+from klinecast.strategy import EventStrategy, Mode
 from klinecast.types import KlineColumns, Signals
-from services.backtest.engine import ENGINE_VERSION
-from services.backtest.strategies import StrategyRegistry, run_strategy, validate_params
+from services.backtest.engine import ENGINE_VERSION, Context
+from services.backtest.strategies import RefusedStrategy, StrategyRegistry, decider, decisions_of, validate_params
+from services.backtest.strategies.registry import BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,41 @@ class Catalogue:
     def __init__(self, registry: StrategyRegistry) -> None:
         self._registry = registry
         self.broken = registry.broken
+        self._refused: dict[str, str] = {}
+
+    def names(self) -> Sequence[str]:
+        """Return the names of all strategies, sorted."""
+        return self._registry.names()
+
+    def refuse(self, name: str, why: str) -> None:
+        """Let a strategy be used no more."""
+        self._refused[name] = why
 
     def check(self, name: str, params: Mapping[str, ParamValue]) -> None:
-        """Raise UnknownStrategy or InvalidParams."""
+        """Raise UnknownStrategy, RefusedStrategy or InvalidParams."""
+        if name in self._refused:
+            raise RefusedStrategy(name, self._refused[name])
         validate_params(self._registry.get(name), params)
 
+    def is_event_driven(self, name: str) -> bool:
+        """Tell whether a strategy decides kline after kline."""
+        return isinstance(self._registry.get(name), EventStrategy)
+
     def compute_signals(self, name: str, params: Mapping[str, ParamValue], klines: KlineColumns, mode: str) -> Signals:
-        """Compute the signals of a strategy; whatever it raises comes through."""
+        """Compute the signals of a strategy; whatever it raises comes through.
+
+        A plug-in works on a copy: what it does to the klines is no business of the simulation.
+        """
         strategy = self._registry.get(name)
-        signals, _ = run_strategy(strategy, validate_params(strategy, params), klines, Mode(mode))
-        return signals
+        given = klines if type(strategy) in BUILT_IN else klines.copy()
+        return decisions_of(strategy, validate_params(strategy, params), given, Mode(mode))
+
+    def decider(self, name: str, params: Mapping[str, ParamValue], mode: str) -> Callable[[Context], None]:
+        """Return what an event-driven strategy is asked by at each kline."""
+        strategy = self._registry.get(name)
+        if not isinstance(strategy, EventStrategy):
+            raise TypeError(f"{name} is not event-driven")
+        return decider(strategy, validate_params(strategy, params), Mode(mode))
 
     def indicators(self, name: str, params: Mapping[str, ParamValue]) -> Sequence[Indicator]:
         """Return what a strategy wants to see besides the klines."""
@@ -67,10 +93,11 @@ class Catalogue:
         return digest.hexdigest()
 
     def list(self) -> list[StrategyInfo]:
-        """Return every strategy, sorted by name."""
+        """Return every strategy that may be used, sorted by name."""
         return [
             StrategyInfo(one.name, one.version, one.description, one.Params.model_json_schema(), self._warmup(one.name))
             for one in self._registry.all()
+            if one.name not in self._refused
         ]
 
     def _warmup(self, name: str) -> int:

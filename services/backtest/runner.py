@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +18,9 @@ from klinecast.backtest_config import BacktestConfig
 from klinecast.indicators import Indicator
 from klinecast.interval import Interval, missing_between, next_open, previous_open
 from klinecast.types import FloatColumn, KlineColumns, MarketType, Signals
+from services.backtest import strategies
 from services.backtest.catalogue import Catalogue
-from services.backtest.engine import EngineError, Outcome, Simulation
+from services.backtest.engine import DecisionFailed, EngineError, Outcome, Simulation, simulate_events
 from services.backtest.engine.statistics import compute_statistics
 from services.backtest.jobs import Failure, Phase
 
@@ -123,11 +125,16 @@ class Runner:
             loaded = self.load(config, self._indicators(config))
         total = len(loaded.klines)
         self.report(Progress(Phase.SIGNALS, 0, total))
-        with timings.measure(Phase.SIGNALS):
-            signals = self._signals(config, loaded.klines)
-        klines, signals = _without_warmup(loaded.klines, signals, config.start_ms)
-        with timings.measure(Phase.SIMULATE):
-            outcome = self._simulate(config, klines, signals)
+        first = int(np.searchsorted(loaded.klines.open_time_ms, config.start_ms))
+        klines = loaded.klines.slice(first)
+        if self.catalogue.is_event_driven(config.strategy):
+            with timings.measure(Phase.SIMULATE):
+                outcome = self._simulate_events(config, klines, loaded.klines)
+        else:
+            with timings.measure(Phase.SIGNALS):
+                signals = self._signals(config, loaded.klines)
+            with timings.measure(Phase.SIMULATE):
+                outcome = self._simulate(config, klines, _from(signals, first))
         with timings.measure(Phase.STATISTICS):
             statistics = compute_statistics(
                 outcome, klines, interval=config.series.interval.value, convention=config.statistics
@@ -165,6 +172,24 @@ class Runner:
         except EngineError as error:
             raise RunFailed(_engine_failure(error, config.strategy)) from None
 
+    def _simulate_events(self, config: BacktestConfig, klines: KlineColumns, seen: KlineColumns) -> Outcome:
+        mode = config.mode or default_mode(config.series.market_type)
+
+        def report(done: int, equity: FloatColumn) -> None:
+            self.report(_simulated(done, klines, equity))
+
+        try:
+            decide = self.catalogue.decider(config.strategy, config.params, mode)
+            given = seen.copy()  # what a plug-in does to the klines is no business of the simulation
+            return simulate_events(klines, decide, config.execution, config.initial_cash, seen=given, report=report)[0]
+        except EngineError as error:
+            raise RunFailed(_engine_failure(error, config.strategy)) from None
+        except MemoryError:
+            raise RunFailed(Failure("RESOURCE", f"strategy {config.strategy} ran out of memory")) from None
+        except DecisionFailed as error:
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise RunFailed(_raised(config.strategy, cause, error.kline_index)) from None
+
     def _describe(
         self,
         config: BacktestConfig,
@@ -198,9 +223,10 @@ def _gaps_in(klines: KlineColumns, interval: Interval) -> Gaps:
     return Gaps(len(places), int(missing.sum()), tuple(first))
 
 
-def _raised(strategy: str, error: Exception) -> Failure:
-    message = f"strategy {strategy} raised {type(error).__name__}: {error}"
-    return Failure("STRATEGY_FAILED", message[:500], detail=_author_traceback(error))
+def _raised(strategy: str, error: Exception, kline_index: int | None = None) -> Failure:
+    where = "" if kline_index is None else f" at kline {kline_index}"
+    message = f"strategy {strategy} raised {type(error).__name__}{where}: {error}"
+    return Failure("STRATEGY_FAILED", message[:500], kline_index, detail=_author_traceback(error))
 
 
 def _simulated(done: int, klines: KlineColumns, equity: FloatColumn) -> Progress:
@@ -213,13 +239,13 @@ def default_mode(market_type: MarketType) -> str:
     return "long_only" if market_type is MarketType.SPOT else "long_short"
 
 
-def _without_warmup(klines: KlineColumns, signals: Signals, start_ms: int) -> tuple[KlineColumns, Signals]:
-    first = int(np.searchsorted(klines.open_time_ms, start_ms))
+def _from(signals: Signals, first: int) -> Signals:
+    """Return the signals from a kline on."""
     if first == 0:
-        return klines, signals
+        return signals
     columns = {one.name: getattr(signals, one.name) for one in dataclasses.fields(signals)}
     kept: dict[str, Any] = {name: None if column is None else column[first:] for name, column in columns.items()}
-    return klines.slice(first), Signals(**kept)
+    return Signals(**kept)
 
 
 def _engine_failure(error: EngineError, strategy: str) -> Failure:
@@ -237,10 +263,15 @@ def _engine_failure(error: EngineError, strategy: str) -> Failure:
 _REASONS = frozenset({"INVALID_SIGNALS", "INVALID_EXPOSURE", "INVALID_KLINES", "UNSUPPORTED_MARKET_TYPE"})
 
 
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    own = Path(__file__).parent
+    return Path(frame.filename).parent in (own, own / "engine") or frame.filename == strategies.__file__
+
+
 def _author_traceback(error: Exception) -> str:
-    """Format a traceback for the author of the strategy: frames below the registry, file names without folders."""
+    """Format a traceback for the author of the strategy: frames from the strategy on, file names without folders."""
     frames = [
         f'  File "{Path(frame.filename).name}", line {frame.lineno}, in {frame.name}\n    {frame.line}'
-        for frame in traceback.extract_tb(error.__traceback__)[2:]
+        for frame in itertools.dropwhile(_is_ours, traceback.extract_tb(error.__traceback__))
     ]
     return "\n".join([*frames, f"{type(error).__name__}: {error}"])[:8_000]

@@ -57,6 +57,13 @@ WITH queue AS (
 SELECT {JOB_COLUMNS}, request_hash, pg_notify('{WAKE_CHANNEL}', 'queue') FROM made
 """
 
+VERDICTS = "SELECT code_hash, strategy, kline_index, unproven FROM backtest.strategy_verdicts"
+
+REMEMBER_VERDICT = """
+INSERT INTO backtest.strategy_verdicts (code_hash, strategy, kline_index, unproven)
+VALUES (%(code_hash)s, %(strategy)s, %(kline_index)s, %(unproven)s) ON CONFLICT DO NOTHING
+"""
+
 CANCEL_QUEUED = _transition(
     f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), last_sequence = last_sequence + 1
   WHERE {_ROW} AND state = 'QUEUED'""",

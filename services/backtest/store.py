@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from psycopg.rows import DictRow, dict_row
 
 from services.backtest import statements
 from services.backtest.jobs import Created, Delivery, Event, Failure, Job, JobFilter, JobKey, NewJob, Rescued, State
+from services.backtest.strategies.lookahead import Finding
 from services.runtime.database import Database, DriverConnection
 
 _DISPATCH_LOCK = (
@@ -57,6 +59,18 @@ class PostgresJobStore:
         }
         async with self._database.single() as connection:
             return [_job(row) for row in await _run(connection, statements.LIST, parameters)]
+
+    async def verdicts(self) -> Mapping[tuple[str, str], Finding]:
+        """Return what was seen of strategies, by (code hash, name)."""
+        async with self._database.single() as connection:
+            rows = await _run(connection, statements.VERDICTS, {})
+        return {(row["code_hash"], row["strategy"]): Finding(row["kline_index"], row["unproven"]) for row in rows}
+
+    async def remember_verdict(self, code_hash: str, name: str, finding: Finding) -> None:
+        """Keep what was seen of a strategy."""
+        parameters = {"code_hash": code_hash, "strategy": name, **dataclasses.asdict(finding)}
+        async with self._database.single() as connection:
+            await _run(connection, statements.REMEMBER_VERDICT, parameters)
 
     async def events(self, key: JobKey, after: int, limit: int) -> Sequence[Event]:
         """Return events after a sequence number, in order."""

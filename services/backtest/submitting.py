@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,8 @@ class Submitter:
     strategies: Strategies
     find_series: Callable[[SeriesKey], SeriesSpan]
     """Asks the data service; raises NotFound or Unavailable. Blocks."""
+    vetted: Callable[[str], Awaitable[None]]
+    """Waits until a strategy has been looked at."""
     max_queued: int
 
     async def submit(
@@ -68,6 +70,7 @@ class Submitter:
             f"must be up to {_REQUEST_ID_CHARACTERS} printable characters",
         )
         if config is not None:
+            await self.vetted(config.strategy)
             self._check_strategy(config, found)
         found.raise_if_any()
         if config is None:

@@ -1,4 +1,4 @@
-"""Tables of the schema `backtest`: backtests, their events, and results that are still to be deleted."""
+"""Tables of the schema `backtest`: backtests, their events, verdicts on strategies, results still to be deleted."""
 
 from __future__ import annotations
 
@@ -63,6 +63,17 @@ events = sa.Table(
         ["backtest.backtests.tenant_id", "backtest.backtests.backtest_id"],
         ondelete="CASCADE",
     ),
+)
+
+strategy_verdicts = sa.Table(
+    "strategy_verdicts",
+    metadata,
+    sa.Column("code_hash", sa.Text, primary_key=True),
+    sa.Column("strategy", sa.Text, primary_key=True),
+    sa.Column("kline_index", sa.Integer),
+    sa.Column("unproven", sa.Text),
+    sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+    comment="What was seen of a strategy when it was looked at: it looks ahead at kline_index, or nothing was proven",
 )
 
 unwanted_results = sa.Table(

@@ -165,6 +165,11 @@ def scan_environment(cls: type[BaseSettings]) -> EnvironmentScan:
     return EnvironmentScan(unknown=tuple(name for name in strangers if name not in ignored), ignored=ignored)
 
 
+def environment_without_settings() -> dict[str, str]:
+    """Return the environment for a child that is to know nothing of this process's settings and secrets."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+
+
 def setting_names(cls: type[BaseModel], prefix: str = PREFIX) -> frozenset[str]:
     """Return the environment names of all fields of `cls`, nested ones spelled with `__`."""
     names: set[str] = set()

@@ -3,12 +3,15 @@
 import numpy as np
 
 from klinecast.types import ExecutionModel, FillReason, FundingColumns, KlineColumns, Signals
-from services.backtest.engine.errors import EngineError
+from services.backtest.engine.errors import DecisionFailed, EngineError
+from services.backtest.engine.events import Context, simulate_events
 from services.backtest.engine.outcome import ENGINE_VERSION, EngineState, Outcome
 from services.backtest.engine.simulation import Simulation, simulate
 
 __all__ = [
     "ENGINE_VERSION",
+    "Context",
+    "DecisionFailed",
     "EngineError",
     "EngineState",
     "ExecutionModel",
@@ -19,6 +22,7 @@ __all__ = [
     "Signals",
     "Simulation",
     "simulate",
+    "simulate_events",
     "warm",
 ]
 

@@ -19,3 +19,11 @@ class EngineError(Exception):
 
     def __reduce__(self) -> tuple[type[EngineError], tuple[str, int | None, str]]:
         return type(self), (self.reason, self.kline_index, self.detail)
+
+
+class DecisionFailed(Exception):  # noqa: N818 - the cause is the error
+    """A strategy raised while it decided at a kline; `__cause__` is what it raised."""
+
+    def __init__(self, kline_index: int) -> None:
+        super().__init__(f"the decision at kline {kline_index} failed")
+        self.kline_index = kline_index

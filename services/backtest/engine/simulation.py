@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, Self
+
 import numpy as np
 
 from klinecast.types import (
     FILL_DTYPE,
     TRADE_DTYPE,
     ExecutionModel,
+    FillTiming,
     FloatColumn,
     FundingColumns,
     IntrabarPolicy,
@@ -17,7 +20,7 @@ from klinecast.types import (
 from services.backtest.engine import kernel
 from services.backtest.engine.finer import FinerColumns
 from services.backtest.engine.outcome import EngineState, Outcome, Run, read_outcome
-from services.backtest.engine.records import Record, new_rules, new_state
+from services.backtest.engine.records import Record, copied, new_rules, new_state
 from services.backtest.engine.validation import (
     NOTHING,
     count_missing_funding,
@@ -27,9 +30,32 @@ from services.backtest.engine.validation import (
     require_supported,
 )
 
+_DISTANCES = ("stop_loss", "take_profit", "trailing_stop")
+_PENDING = tuple(f"pending_{name}" for name in ("target", *_DISTANCES, "limit_price", "stop_price"))
 _NO_FUNDING = FundingColumns(np.empty(0, np.int64), NOTHING, NOTHING)
 _KLINES_PER_ROW = 16
 """Logs begin with a row for so many klines; memory that no row is written to is never touched."""
+
+
+class Account(NamedTuple):
+    """What is held between two klines."""
+
+    quantity: float
+    """Base units, signed."""
+    entry_price: float | None
+    """Average cost, quote units; None when flat."""
+    cash: float
+    """Free money, quote units."""
+    equity: float
+    """cash + quantity * close, quote units."""
+
+    @classmethod
+    def of(cls, state: Record) -> Self:
+        """Read a state."""
+        row = state[0]
+        quantity = float(row["quantity"])
+        entry_price = float(row["entry"]) if quantity else None
+        return cls(quantity, entry_price, float(row["cash"]), float(row["equity"]))
 
 
 class Simulation:
@@ -89,10 +115,40 @@ class Simulation:
             self._advance(self._run, self._index, until)
             self._index = until
 
+    @property
+    def account(self) -> Account:
+        """What is held after the klines that are done."""
+        return Account.of(self._run.state)
+
+    @property
+    def ruined(self) -> bool:
+        """Whether equity is gone."""
+        return bool(self._run.state["ruined_at"][0] >= 0)
+
+    @property
+    def policy_used(self) -> bool:
+        """Whether the intrabar policy decided anything."""
+        return bool(self._run.state["policy_used"][0])
+
+    @property
+    def fill_timing(self) -> FillTiming:
+        """When decisions fill."""
+        return self._execution.fill_timing
+
+    def preview(self, index: int) -> Account:
+        """Return what will be held at the close of the next kline, before its own decision fills there."""
+        rules = self._run.rules.copy()
+        rules["every_kline"] = 0
+        run = Run(copied(self._run.state), rules, self._run.equity, self._run.fills, self._run.trades)
+        self._advance(run, index, index + 1)
+        return Account.of(run.state)
+
     def finish(self) -> Outcome:
         """Simulate what is left and return the outcome."""
         self.advance(len(self._klines))
         bounds = [self._bound_run(policy) for policy in (IntrabarPolicy.STOP_FIRST, IntrabarPolicy.TARGET_FIRST)]
+        for run in {id(run): run for run in (self._run, *bounds)}.values():
+            self._note_pending(run)
         state = EngineState.of(self._run.state, *(None if run is self._run else run.state for run in bounds))
         for run in {id(run): run for run in (self._run, *bounds)}.values():
             self._end(run)
@@ -150,6 +206,12 @@ class Simulation:
         close = float(self._klines.close[-1])
         kernel.end_run(run.state, run.rules, run.fills, run.trades, close, int(self._execution.close_at_end))
         run.equity[-1] = run.state["equity"][0]
+
+    def _note_pending(self, run: Run) -> None:
+        """Keep the last kline's decision for a run that goes on."""
+        usual = [np.nan] + [run.rules[name][0] for name in _DISTANCES] + [np.nan, np.nan]
+        for name, column, otherwise in zip(_PENDING, self._decisions, usual, strict=True):
+            run.state[name] = column[-1] if len(column) else otherwise
 
     def _count_missing(self, base: int) -> int:
         times = self._klines.open_time_ms

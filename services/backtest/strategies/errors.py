@@ -15,6 +15,15 @@ class UnknownStrategy(LookupError):  # noqa: N818 - named after what happened
         self.suggestions = tuple(suggestions)
 
 
+class RefusedStrategy(UnknownStrategy):
+    """A strategy of this name is installed, and may not be used."""
+
+    def __init__(self, name: str, why: str) -> None:
+        LookupError.__init__(self, why)
+        self.name = name
+        self.suggestions = ()
+
+
 class InvalidParams(ValueError):  # noqa: N818
     """Params of a strategy are wrong; `violations` lists (field, message) for each."""
 

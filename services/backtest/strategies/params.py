@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from klinecast.strategy import Strategy
+from klinecast.strategy import AnyStrategy
 from services.backtest.strategies.errors import InvalidParams
 
 
-def validate_params(strategy: Strategy[BaseModel], params: Mapping[str, object]) -> BaseModel:
+def validate_params(strategy: AnyStrategy[BaseModel], params: Mapping[str, object]) -> BaseModel:
     """Return the params of a strategy with defaults filled in; InvalidParams lists every (field, message).
 
     A whole number is accepted for an int, as numbers of a protobuf Struct are always floats.

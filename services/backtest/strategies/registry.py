@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from pydantic import BaseModel
 
-from klinecast.strategy import ENTRY_POINT_GROUP, Strategy
+from klinecast.strategy import ENTRY_POINT_GROUP, AnyStrategy, EventStrategy, Strategy
 from services.backtest.strategies.bollinger import Bollinger
 from services.backtest.strategies.buy_and_hold import BuyAndHold
 from services.backtest.strategies.donchian_breakout import DonchianBreakout
@@ -17,7 +17,7 @@ from services.backtest.strategies.errors import UnknownStrategy
 from services.backtest.strategies.macd import Macd
 from services.backtest.strategies.rsi import Rsi
 
-BUILT_IN: tuple[type[Strategy[BaseModel]], ...] = (  # type: ignore[assignment]
+BUILT_IN: tuple[type[AnyStrategy[BaseModel]], ...] = (  # type: ignore[assignment]
     Bollinger,
     BuyAndHold,
     DonchianBreakout,
@@ -32,7 +32,7 @@ class StrategyRegistry:
     """Strategies by name. A plug-in that cannot be loaded is left out and named in `broken`."""
 
     def __init__(self, plug_ins: Iterable[EntryPoint] | None = None) -> None:
-        self._strategies: dict[str, Strategy[BaseModel]] = {kind.name: kind() for kind in BUILT_IN}
+        self._strategies: dict[str, AnyStrategy[BaseModel]] = {kind.name: kind() for kind in BUILT_IN}
         self._broken: dict[str, str] = {}
         for point in entry_points(group=ENTRY_POINT_GROUP) if plug_ins is None else plug_ins:
             self._load(point)
@@ -46,11 +46,11 @@ class StrategyRegistry:
         """Return all names, sorted."""
         return sorted(self._strategies)
 
-    def all(self) -> list[Strategy[BaseModel]]:
+    def all(self) -> list[AnyStrategy[BaseModel]]:
         """Return all strategies, sorted by name."""
         return [self._strategies[name] for name in self.names()]
 
-    def get(self, name: str) -> Strategy[BaseModel]:
+    def get(self, name: str) -> AnyStrategy[BaseModel]:
         """Return a strategy; UnknownStrategy carries the nearest names."""
         found = self._strategies.get(name)
         if found is None:
@@ -68,11 +68,11 @@ class StrategyRegistry:
             self._broken[point.name] = f"{type(error).__name__}: {error}"
 
 
-def _checked(kind: object) -> Strategy[BaseModel]:
-    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
-        raise TypeError(f"{kind!r} is no subclass of klinecast.strategy.Strategy")
+def _checked(kind: object) -> AnyStrategy[BaseModel]:
+    if not (isinstance(kind, type) and issubclass(kind, Strategy | EventStrategy)):
+        raise TypeError(f"{kind!r} is no subclass of Strategy or EventStrategy of klinecast.strategy")
     missing = [name for name in _REQUIRED if not hasattr(kind, name)]
     if missing:
         raise TypeError(f"{kind.__name__} lacks {', '.join(missing)}")
-    strategy: Strategy[BaseModel] = kind()
+    strategy: AnyStrategy[BaseModel] = kind()
     return strategy
