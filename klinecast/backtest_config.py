@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from klinecast.interval import Interval
 from klinecast.series import SeriesKey
-from klinecast.types import ExecutionModel, StatisticsConvention
+from klinecast.types import Account, ExecutionModel, MarketType, StatisticsConvention
 
 ParamValue = float | int | str | bool | None
 
@@ -17,8 +18,8 @@ class BacktestConfig:
 
     strategy: str
     """Name of a registered strategy."""
-    series: SeriesKey
-    """Series to trade."""
+    series: SeriesKey | Sequence[SeriesKey]
+    """Series to trade: one, or up to 100 different ones of one interval and market type."""
     start_ms: int
     """First instant, inclusive, epoch milliseconds."""
     end_ms: int
@@ -49,3 +50,20 @@ class BacktestConfig:
     """Longest running time over all attempts, seconds, above 0 and at most 24 h."""
     allow_reuse: bool = True
     """Whether a stored result of an equal request may be taken."""
+    account: Account = Account.SEPARATE
+    """Whose money several series trade with."""
+
+    @property
+    def all_series(self) -> tuple[SeriesKey, ...]:
+        """The series to trade, one or several."""
+        return (self.series,) if isinstance(self.series, SeriesKey) else tuple(self.series)
+
+    @property
+    def interval(self) -> Interval:
+        """Interval of the series."""
+        return self.all_series[0].interval
+
+    @property
+    def market_type(self) -> MarketType:
+        """Market type of the series."""
+        return self.all_series[0].market_type

@@ -203,6 +203,22 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesResult:
+    """What one of several series came to."""
+
+    series: SeriesKey
+    statistics: Mapping[str, float]
+    klines: int
+    initial_cash: float | None
+    """Its share of the start money; None where the account is shared."""
+    final_equity: float | None
+    """None where the account is shared."""
+    open_position: Mapping[str, float] | None
+    """quantity, entry_price, profit; None when flat."""
+    pending_target: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The header of a result."""
 
@@ -229,7 +245,9 @@ class Result:
     gap_count: int
     missing_count: int
     gaps: tuple[Gap, ...]
-    """The first 100 gaps that were crossed."""
+    """The first 100 gaps that were crossed, of each series."""
+    series_results: tuple[SeriesResult, ...]
+    """Each series where there are several, in the order of the config."""
     source_interval: Interval | None
     """Interval of the stored klines that were read, or that those read were built from."""
     trade_rows: int

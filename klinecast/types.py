@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, StrEnum
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from klinecast._checks import checked_number, coerce_enum, plain_dict, require_known, require_one_length
 
@@ -115,6 +115,13 @@ class Formula(StrEnum):
     PER_TRADE = "PER_TRADE"
 
 
+class Account(StrEnum):
+    """Whose money several series trade with: an equal share each, or all from one account."""
+
+    SEPARATE = "SEPARATE"
+    SHARED = "SHARED"
+
+
 class FillReason(IntEnum):
     """Why a fill happened."""
 
@@ -148,6 +155,12 @@ TRADE_DTYPE = np.dtype(
 """One trade: side +1 long, -1 short; profit net of costs, quote units; exit_index -1, exit_reason 0 while open."""
 
 
+def as_column(values: ArrayLike, dtype: DTypeLike = np.float64) -> Any:
+    """Return values as an array kernels take: of one piece, and writable, which what pandas or Arrow lend is not."""
+    column = np.ascontiguousarray(values, dtype=dtype)
+    return column if column.flags.writeable else column.copy()
+
+
 @dataclass(frozen=True, slots=True)
 class KlineColumns:
     """Klines as columns of one length, oldest first."""
@@ -168,9 +181,9 @@ class KlineColumns:
     """What the strategy asked for besides, by column name, as long as the klines."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "open_time_ms", np.ascontiguousarray(self.open_time_ms, dtype=np.int64))
+        object.__setattr__(self, "open_time_ms", as_column(self.open_time_ms, np.int64))
         for name in ("open", "high", "low", "close", "volume"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float64))
+            object.__setattr__(self, name, as_column(getattr(self, name)))
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "indicators"}
         require_one_length(own | {f"indicators[{name!r}]": values for name, values in self.indicators.items()})
 
@@ -215,9 +228,9 @@ class FundingColumns:
     """Price the notional is taken at, quote units; NaN = the kline's open."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "time_ms", np.ascontiguousarray(self.time_ms, dtype=np.int64))
+        object.__setattr__(self, "time_ms", as_column(self.time_ms, np.int64))
         for name in ("rate", "mark_price"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float64))
+            object.__setattr__(self, name, as_column(getattr(self, name)))
         require_one_length({field.name: getattr(self, field.name) for field in fields(self)})
 
     def __len__(self) -> int:
@@ -245,7 +258,7 @@ class Signals:
         for one in fields(self):
             column = getattr(self, one.name)
             if column is not None:
-                object.__setattr__(self, one.name, np.ascontiguousarray(column, dtype=np.float64))
+                object.__setattr__(self, one.name, as_column(column))
 
     def __len__(self) -> int:
         return len(self.target_exposure)
@@ -260,11 +273,11 @@ class ExecutionModel:
     fill_timing: FillTiming = FillTiming.NEXT_OPEN
     """When a decision fills."""
     taker_fee_bps: float = 10.0
-    """Fee of market orders, basis points of notional, 0..10,000."""
+    """Fee of market orders, basis points of notional, -1,000..10,000; below 0 is a rebate."""
     maker_fee_bps: float | None = None
     """Fee of resting limit orders, basis points of notional, -1,000..10,000; None = taker_fee_bps."""
     fixed_fee: float = 0.0
-    """Fee per fill, quote units, 0 or more."""
+    """Fee per fill, quote units; below 0 is a rebate."""
     slippage_bps: float = 0.0
     """Price worsening of market orders, basis points, 0..10,000."""
     target_unit: TargetUnit = TargetUnit.EXPOSURE
@@ -409,9 +422,9 @@ _EXECUTION_ENUMS: dict[str, type[StrEnum]] = {
     "margin_mode": MarginMode,
 }
 _EXECUTION_BOUNDS: dict[str, tuple[float, float]] = {
-    "taker_fee_bps": (0.0, 10_000.0),
+    "taker_fee_bps": (-1_000.0, 10_000.0),
     "maker_fee_bps": (-1_000.0, 10_000.0),
-    "fixed_fee": (0.0, math.inf),
+    "fixed_fee": (-math.inf, math.inf),
     "slippage_bps": (0.0, 10_000.0),
     "max_leverage": (0.0, math.inf),
     "step_size": (0.0, math.inf),

@@ -24,6 +24,7 @@ from klinecast.models import (
     LoadedKlines,
     RejectedKline,
     Result,
+    SeriesResult,
     SeriesSummary,
     Strategy,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "RejectedKline",
     "Result",
     "SeriesKey",
+    "SeriesResult",
     "SeriesSummary",
     "Strategy",
 ]

@@ -17,11 +17,14 @@ from klinecast.convert.execution import (
 )
 from klinecast.convert.market import series_from_proto, series_to_proto, time_range_from_proto, timestamp_to_proto
 from klinecast.convert.violations import Violations
+from klinecast.series import SeriesKey
+from klinecast.types import Account
 
 MAX_WARMUP_KLINES = 100_000
 MAX_DEADLINE_S = 86_400.0
 MAX_TTL_S = 10 * 366 * 86_400.0
 MAX_LABELS = 32
+MAX_SERIES = 100
 _LABEL_KEY = re.compile(r"[a-zA-Z0-9_./-]{1,63}", re.ASCII)
 _MODES = {
     None: backtest_pb2.STRATEGY_MODE_UNSPECIFIED,
@@ -29,6 +32,11 @@ _MODES = {
     "long_short": backtest_pb2.STRATEGY_MODE_LONG_SHORT,
 }
 _MODE_NAMES = {number: name for name, number in _MODES.items()}
+_ACCOUNTS = {
+    Account.SEPARATE: backtest_pb2.ACCOUNT_SEPARATE,
+    Account.SHARED: backtest_pb2.ACCOUNT_SHARED,
+}
+_ACCOUNT_NAMES = {number: account for account, number in _ACCOUNTS.items()}
 _REUSE = (backtest_pb2.REUSE_UNSPECIFIED, backtest_pb2.REUSE_ALLOW, backtest_pb2.REUSE_NEVER)
 
 
@@ -37,7 +45,7 @@ def config_to_proto(config: BacktestConfig) -> backtest_pb2.BacktestConfig:
     proto = backtest_pb2.BacktestConfig(
         strategy=config.strategy,
         mode=_MODES[config.mode],
-        series=[series_to_proto(config.series)],
+        series=map(series_to_proto, config.all_series),
         start_time=timestamp_to_proto(config.start_ms),
         end_time=timestamp_to_proto(config.end_ms),
         warmup_klines=config.warmup_klines,
@@ -50,6 +58,7 @@ def config_to_proto(config: BacktestConfig) -> backtest_pb2.BacktestConfig:
         keep_trades=config.keep_trades,
         deadline=_duration_to_proto(config.deadline_s),
         reuse=backtest_pb2.REUSE_ALLOW if config.allow_reuse else backtest_pb2.REUSE_NEVER,
+        account=_ACCOUNTS[config.account],
     )
     proto.params.update(dict(config.params))
     if config.result_ttl_s is not None:
@@ -64,22 +73,21 @@ def config_from_proto(
     found = Violations()
     start_ms, end_ms = time_range_from_proto(proto, found, prefix=f"{field}.")
     found.check(1 <= len(proto.strategy) <= 128, f"{field}.strategy", "is required, up to 128 characters")
-    found.check(len(proto.series) == 1, f"{field}.series", "must be exactly one series")
-    series = series_from_proto(proto.series[0], f"{field}.series[0]", found) if proto.series else None
-    market_type = series.market_type.value if series else "SPOT"
+    series = _series_from_proto(proto, field, found)
+    market_type = series[0].market_type.value if series else "SPOT"
     execution = execution_from_proto(proto.execution, f"{field}.execution", found, market_type=market_type)
     statistics = convention_from_proto(proto.statistics, f"{field}.statistics", found)
     _check_numbers(proto, field, found)
     _check_labels(proto, field, found)
     ttl_s = _duration_from_proto(proto, "result_ttl", field, found, MAX_TTL_S, least=1.0)
     deadline_s = _duration_from_proto(proto, "deadline", field, found, MAX_DEADLINE_S)
-    if found or series is None or execution is None or statistics is None:
+    if found or not series or execution is None or statistics is None:
         for one in found.found:
             violations.add(one.field, one.description)
         return None
     return BacktestConfig(
         strategy=proto.strategy,
-        series=series,
+        series=series[0] if len(series) == 1 else series,
         start_ms=start_ms,
         end_ms=end_ms,
         params=params_from_proto(proto.params),
@@ -95,7 +103,24 @@ def config_from_proto(
         keep_trades=proto.keep_trades if proto.HasField("keep_trades") else True,
         deadline_s=3600.0 if deadline_s is None else deadline_s,
         allow_reuse=proto.reuse != backtest_pb2.REUSE_NEVER,
+        account=_ACCOUNT_NAMES.get(proto.account, Account.SEPARATE),
     )
+
+
+def _series_from_proto(proto: backtest_pb2.BacktestConfig, field: str, found: Violations) -> tuple[SeriesKey, ...]:
+    """Convert the series; those that are wrong are noted and left out."""
+    most = f"{field}.series", f"must be 1 to {MAX_SERIES} series"
+    found.check(1 <= len(proto.series) <= MAX_SERIES, *most)
+    converted = [series_from_proto(one, f"{field}.series[{at}]", found) for at, one in enumerate(proto.series)]
+    series = [one for one in converted if one is not None]
+    for at, one in enumerate(series[1:], 1):
+        where = f"{field}.series[{at}]"
+        found.check(one not in series[:at], where, "is given twice")
+        found.check(one.interval is series[0].interval, f"{where}.interval", "must be that of the first series")
+        found.check(
+            one.market_type is series[0].market_type, f"{where}.market_type", "must be that of the first series"
+        )
+    return tuple(series)
 
 
 def params_from_proto(params: struct_pb2.Struct) -> dict[str, ParamValue]:
@@ -115,6 +140,7 @@ def _check_numbers(proto: backtest_pb2.BacktestConfig, field: str, found: Violat
         0 <= proto.warmup_klines <= MAX_WARMUP_KLINES, f"{field}.warmup_klines", f"must be 0..{MAX_WARMUP_KLINES:,}"
     )
     found.check(proto.mode in _MODE_NAMES, f"{field}.mode", "must be a value of StrategyMode")
+    found.check(proto.account in (0, *_ACCOUNT_NAMES), f"{field}.account", "must be a value of Account")
     found.check(proto.reuse in _REUSE, f"{field}.reuse", "must be a value of Reuse")
     numbers = [value.number_value for value in proto.params.fields.values() if value.HasField("number_value")]
     found.check(all(map(math.isfinite, numbers)), f"{field}.params", "must hold finite numbers")

@@ -118,8 +118,7 @@ def strategy(proto: strategy_pb2.Strategy) -> models.Strategy:
 def result(proto: result_pb2.Result) -> models.Result:
     """Convert a result."""
     header, config = proto.header, proto.header.config
-    manifest = header.manifest.series[0] if header.manifest.series else result_pb2.SeriesManifest()
-    position = header.open_position
+    manifests = header.manifest.series or [result_pb2.SeriesManifest()]
     return models.Result(
         result_id=header.result_id,
         strategy=config.strategy,
@@ -132,20 +131,21 @@ def result(proto: result_pb2.Result) -> models.Result:
         klines=header.kline_count,
         initial_cash=header.initial_cash,
         final_equity=header.final_equity,
-        open_position={"quantity": position.quantity, "entry_price": position.entry_price, "profit": position.profit}
-        if header.HasField("open_position")
-        else None,
+        open_position=_position(header),
         statistics=dict(sorted(header.statistics.items())),
         execution=_execution(config),
         pending_target=optional_field(header, "pending_target"),
         ambiguous_klines=header.ambiguous_klines,
         total_return_bounds=(header.total_return_stop_first, header.total_return_target_first),
-        gap_count=manifest.gap_count,
-        missing_count=manifest.missing_count,
+        gap_count=sum(manifest.gap_count for manifest in manifests),
+        missing_count=sum(manifest.missing_count for manifest in manifests),
         gaps=tuple(
-            models.Gap(one.first_open_time_ms, one.last_open_time_ms, one.missing_count) for one in manifest.gaps
+            models.Gap(one.first_open_time_ms, one.last_open_time_ms, one.missing_count)
+            for manifest in manifests
+            for one in manifest.gaps
         ),
-        source_interval=INTERVAL_FROM_PROTO.get(manifest.source_interval),
+        source_interval=INTERVAL_FROM_PROTO.get(manifests[0].source_interval),
+        series_results=tuple(map(_series_result, header.series_results)),
         trade_rows=header.trade_rows,
         fill_rows=header.fill_rows,
         equity_rows=header.equity_rows,
@@ -153,6 +153,25 @@ def result(proto: result_pb2.Result) -> models.Result:
         expire_time_ms=optional_time_ms(proto, "expire_time"),
         pinned=proto.pinned,
         stored_bytes=proto.stored_bytes,
+    )
+
+
+def _position(proto: result_pb2.ResultHeader | result_pb2.SeriesResult) -> dict[str, float] | None:
+    if not proto.HasField("open_position"):
+        return None
+    position = proto.open_position
+    return {"quantity": position.quantity, "entry_price": position.entry_price, "profit": position.profit}
+
+
+def _series_result(proto: result_pb2.SeriesResult) -> models.SeriesResult:
+    return models.SeriesResult(
+        series=series_key(proto.series),
+        statistics=dict(sorted(proto.statistics.items())),
+        klines=proto.kline_count,
+        initial_cash=proto.initial_cash or None,
+        final_equity=optional_field(proto, "final_equity"),
+        open_position=_position(proto),
+        pending_target=optional_field(proto, "pending_target"),
     )
 
 

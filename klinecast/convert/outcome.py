@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from klinecast.backtest_config import BacktestConfig
 from klinecast.convert.backtest import config_to_proto
 from klinecast.convert.market import INTERVAL_TO_PROTO, series_to_proto
 from klinecast.interval import Interval
+from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
 
 Columns = dict[str, NDArray[np.float64] | NDArray[np.int64]]
+Rows = np.ndarray[tuple[int], np.dtype[np.void]]
 _OPEN = -1
 
 
@@ -29,6 +31,7 @@ def header_to_proto(
     numbers: Mapping[str, float | int | None],
     open_position: tuple[float, float, float] | None,
     manifest: result_pb2.Manifest,
+    series_results: Iterable[result_pb2.SeriesResult] = (),
 ) -> result_pb2.ResultHeader:
     """Build the header of a result; `numbers` carry its scalar fields by name, None leaves one absent."""
     header = result_pb2.ResultHeader(
@@ -39,15 +42,36 @@ def header_to_proto(
         **{name: value for name, value in numbers.items() if value is not None},  # type: ignore[arg-type]
     )
     if open_position is not None:
-        quantity, entry_price, profit = open_position
-        header.open_position.CopyFrom(
-            result_pb2.OpenPosition(quantity=quantity, entry_price=entry_price, profit=profit)
-        )
+        header.open_position.CopyFrom(_position_to_proto(open_position))
+    header.series_results.extend(series_results)
     return header
 
 
-def manifest_to_proto(
-    config: BacktestConfig,
+def series_result_to_proto(
+    series: SeriesKey,
+    *,
+    statistics: Mapping[str, float],
+    numbers: Mapping[str, float | int | None],
+    open_position: tuple[float, float, float] | None,
+) -> result_pb2.SeriesResult:
+    """Build what one of several series came to; `numbers` as for the header."""
+    proto = result_pb2.SeriesResult(
+        series=series_to_proto(series),
+        statistics=dict(statistics),
+        **{name: value for name, value in numbers.items() if value is not None},  # type: ignore[arg-type]
+    )
+    if open_position is not None:
+        proto.open_position.CopyFrom(_position_to_proto(open_position))
+    return proto
+
+
+def _position_to_proto(position: tuple[float, float, float]) -> result_pb2.OpenPosition:
+    quantity, entry_price, profit = position
+    return result_pb2.OpenPosition(quantity=quantity, entry_price=entry_price, profit=profit)
+
+
+def series_manifest_to_proto(
+    series: SeriesKey,
     klines: KlineColumns,
     *,
     revision: int,
@@ -55,13 +79,10 @@ def manifest_to_proto(
     gap_count: int,
     missing_count: int,
     gaps: Iterable[tuple[int, int, int]],
-    strategy_version: str,
-    code_hash: str,
-    engine_version: str,
-) -> result_pb2.Manifest:
-    """Build the manifest; the klines are hashed here, as they were read."""
-    series = result_pb2.SeriesManifest(
-        series=series_to_proto(config.series),
+) -> result_pb2.SeriesManifest:
+    """Build the manifest of a series; the klines are hashed here, as they were read."""
+    return result_pb2.SeriesManifest(
+        series=series_to_proto(series),
         revision=revision,
         klines_sha256=hash_klines(klines),
         kline_count=len(klines),
@@ -73,12 +94,18 @@ def manifest_to_proto(
         ],
         source_interval=INTERVAL_TO_PROTO[source_interval],
     )
+
+
+def manifest_to_proto(
+    series: Iterable[result_pb2.SeriesManifest], *, strategy_version: str, code_hash: str, engine_version: str
+) -> result_pb2.Manifest:
+    """Build the manifest."""
     return result_pb2.Manifest(
         strategy_version=strategy_version,
         code_hash=code_hash,
         engine_version=engine_version,
         klinecast_version=__version__,
-        series=[series],
+        series=series,
     )
 
 
@@ -90,8 +117,22 @@ def hash_klines(klines: KlineColumns) -> str:
     return digest.hexdigest()
 
 
-def trades_to_columns(trades: np.ndarray[tuple[int], np.dtype[np.void]], open_time_ms: NDArray[np.int64]) -> Columns:
-    """Spread trades over columns; reasons become the numbers of FillReason in the contract."""
+def trades_to_columns(trades: Sequence[Rows], open_time_ms: Sequence[NDArray[np.int64]]) -> Columns:
+    """Spread the trades of each series over columns; reasons become the numbers of FillReason in the contract."""
+    return _joined(map(_trades_to_columns, trades, open_time_ms))
+
+
+def fills_to_columns(fills: Sequence[Rows], open_time_ms: Sequence[NDArray[np.int64]]) -> Columns:
+    """Spread the fills of each series over columns; reasons become the numbers of FillReason in the contract."""
+    return _joined(map(_fills_to_columns, fills, open_time_ms))
+
+
+def _joined(parts: Iterable[Columns]) -> Columns:
+    numbered = [part | {"series": np.full(len(next(iter(part.values()))), number)} for number, part in enumerate(parts)]
+    return {name: np.concatenate([part[name] for part in numbered]) for name in numbered[0]}
+
+
+def _trades_to_columns(trades: Rows, open_time_ms: NDArray[np.int64]) -> Columns:
     closed = trades["exit_index"] != _OPEN
     columns: Columns = {name: trades[name] for name in ("entry_index", "exit_index", "side")}
     columns |= {name: trades[name] for name in ("quantity", "entry_price", "exit_price", "profit", "fees", "funding")}
@@ -101,15 +142,9 @@ def trades_to_columns(trades: np.ndarray[tuple[int], np.dtype[np.void]], open_ti
     return columns
 
 
-def fills_to_columns(fills: np.ndarray[tuple[int], np.dtype[np.void]], open_time_ms: NDArray[np.int64]) -> Columns:
-    """Spread fills over columns; reasons become the numbers of FillReason in the contract."""
+def _fills_to_columns(fills: Rows, open_time_ms: NDArray[np.int64]) -> Columns:
     columns: Columns = {name: fills[name] for name in ("kline_index", "side", "quantity", "price", "fee")}
     return columns | {"open_time_ms": open_time_ms[fills["kline_index"]], "reason": fills["reason"] + 1}
-
-
-def equity_to_columns(klines: KlineColumns, equity: NDArray[np.float64]) -> Columns:
-    """Put equity beside the klines it is of."""
-    return {"open_time_ms": klines.open_time_ms, "equity": equity, "close": klines.close}
 
 
 def config_from_wire(data: bytes) -> backtest_pb2.BacktestConfig:

@@ -1,109 +1,57 @@
-"""Runs one backtest: load, signals, simulate, statistics, save. Knows no gRPC and no database."""
+"""Runs one backtest: load, signals, simulate, statistics, save. Knows no gRPC and no database.
+
+Several series are loaded, decided and simulated side by side, in threads: kernels hold no lock.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from klinecast.backtest_config import BacktestConfig
 from klinecast.indicators import Indicator
-from klinecast.interval import Interval, missing_between, next_open, previous_open
-from klinecast.types import FloatColumn, KlineColumns, MarketType, Signals
-from services.backtest import strategies
+from klinecast.series import SeriesKey
+from klinecast.types import Account, FloatColumn, KlineColumns, MarketType, Signals
 from services.backtest.catalogue import Catalogue
-from services.backtest.engine import DecisionFailed, EngineError, Outcome, Simulation, simulate_events
-from services.backtest.engine.statistics import compute_statistics
-from services.backtest.jobs import Failure, Phase
+from services.backtest.engine import (
+    Outcome,
+    PortfolioOutcome,
+    Simulation,
+    combine,
+    simulate_events,
+    simulate_shared,
+)
+from services.backtest.engine.statistics import (
+    compute_portfolio_statistics,
+    compute_share_statistics,
+    compute_statistics,
+)
+from services.backtest.failures import blamed_on
+from services.backtest.jobs import Phase
+from services.backtest.run import Gaps, Loaded, Progress, Run, SeriesRun, Timings
 
-MAX_GAPS = 100
 SLICE = 131_072
 """Klines simulated between two looks at a cancel: about a millisecond."""
-
-
-class GivenUp(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The backtest was cancelled, or is not this worker's any more."""
-
-
-class RunFailed(Exception):  # noqa: N818 - carries the failure that ends the backtest
-    """The backtest cannot succeed."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
+LOADERS = 8
+"""Series that are read at once."""
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """Klines as they were read."""
+class _Part:
+    """One series on its way."""
 
+    series: SeriesKey
+    loaded: Loaded
     klines: KlineColumns
-    revision: int
-    source_interval: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has come."""
-
-    phase: Phase
-    klines_done: int = 0
-    klines_total: int = 0
-    equity: float | None = None
-    drawdown: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gaps:
-    """Runs of missing klines in what was read."""
-
-    count: int
-    missing: int
-    """Klines missing in them."""
-    first: tuple[tuple[int, int, int], ...]
-    """The first 100: open_time of the first and last missing kline, how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Everything a finished backtest produced."""
-
-    config: BacktestConfig
-    klines: KlineColumns
-    """Those that were traded."""
-    read: KlineColumns
-    """Those that were read, warm-up included."""
-    outcome: Outcome
-    statistics: Mapping[str, float]
-    revision: int
-    source_interval: Interval
-    gaps: Gaps
-    strategy_version: str
-    code_hash: str
-
-
-@dataclass(slots=True)
-class Timings:
-    """Seconds spent per phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, phase: Phase) -> Iterator[None]:
-        """Add the time of a block to a phase."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase.value.lower()] = self.seconds.get(phase.value.lower(), 0.0) + time.perf_counter() - start
+    """Those to trade."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +59,8 @@ class Runner:
     """The steps of a run; what touches the world comes as callables."""
 
     catalogue: Catalogue
-    load: Callable[[BacktestConfig, Sequence[Indicator]], Loaded]
-    """Reads the klines of a config and indicators of them, warm-up before start included; raises RunFailed."""
+    load: Callable[[BacktestConfig, SeriesKey, Sequence[Indicator]], Loaded]
+    """Reads the klines of a series and indicators of them, warm-up before start included; raises RunFailed."""
     save: Callable[[Run], None]
     """Stores a result."""
     report: Callable[[Progress], None]
@@ -122,116 +70,155 @@ class Runner:
         """Run a backtest; raise RunFailed with the reason, or GivenUp."""
         self.report(Progress(Phase.LOAD))
         with timings.measure(Phase.LOAD):
-            loaded = self.load(config, self._indicators(config))
-        total = len(loaded.klines)
+            parts = self._load(config)
+        total = sum(len(part.klines) for part in parts)
         self.report(Progress(Phase.SIGNALS, 0, total))
-        first = int(np.searchsorted(loaded.klines.open_time_ms, config.start_ms))
-        klines = loaded.klines.slice(first)
-        if self.catalogue.is_event_driven(config.strategy):
-            with timings.measure(Phase.SIMULATE):
-                outcome = self._simulate_events(config, klines, loaded.klines)
-        else:
-            with timings.measure(Phase.SIGNALS):
-                signals = self._signals(config, loaded.klines)
-            with timings.measure(Phase.SIMULATE):
-                outcome = self._simulate(config, klines, _from(signals, first))
+        outcomes, portfolio = self._outcomes(config, parts, timings)
         with timings.measure(Phase.STATISTICS):
-            statistics = compute_statistics(
-                outcome, klines, interval=config.series.interval.value, convention=config.statistics
-            )
-        run = self._describe(config, loaded, klines, outcome, statistics)
-        self.report(Progress(Phase.SAVE, len(klines), len(klines)))
+            run = self._describe(config, parts, outcomes, portfolio)
+        self.report(Progress(Phase.SAVE, total, total))
         with timings.measure(Phase.SAVE):
             self.save(run)
         return run
 
-    def _indicators(self, config: BacktestConfig) -> Sequence[Indicator]:
-        try:
-            return self.catalogue.indicators(config.strategy, config.params)
-        except Exception as error:
-            raise RunFailed(_raised(config.strategy, error)) from None
+    def _load(self, config: BacktestConfig) -> list[_Part]:
+        with blamed_on(config.strategy):
+            indicators = self.catalogue.indicators(config.strategy, config.params)
 
-    def _signals(self, config: BacktestConfig, klines: KlineColumns) -> Signals:
-        mode = config.mode or default_mode(config.series.market_type)
-        try:
-            return self.catalogue.compute_signals(config.strategy, config.params, klines, mode)
-        except EngineError as error:
-            raise RunFailed(_engine_failure(error, config.strategy)) from None
-        except MemoryError:
-            raise RunFailed(Failure("RESOURCE", f"strategy {config.strategy} ran out of memory")) from None
-        except Exception as error:
-            raise RunFailed(_raised(config.strategy, error)) from None
+        def load(series: SeriesKey) -> _Part:
+            loaded = self.load(config, series, indicators)
+            first = int(np.searchsorted(loaded.klines.open_time_ms, config.start_ms))
+            return _Part(series, loaded, loaded.klines.slice(first))
 
-    def _simulate(self, config: BacktestConfig, klines: KlineColumns, signals: Signals) -> Outcome:
-        try:
-            simulation = Simulation(klines, signals, config.execution, config.initial_cash)
-            for stop in [*range(SLICE, len(klines), SLICE), len(klines)]:
-                simulation.advance(stop)
-                self.report(_simulated(stop, klines, simulation.equity))
-            return simulation.finish()
-        except EngineError as error:
-            raise RunFailed(_engine_failure(error, config.strategy)) from None
+        return self._side_by_side(load, config.all_series, LOADERS, Phase.LOAD)
 
-    def _simulate_events(self, config: BacktestConfig, klines: KlineColumns, seen: KlineColumns) -> Outcome:
-        mode = config.mode or default_mode(config.series.market_type)
+    def _outcomes(
+        self, config: BacktestConfig, parts: Sequence[_Part], timings: Timings
+    ) -> tuple[list[Outcome], PortfolioOutcome | None]:
+        """Decide and simulate; return what each series came to, and all together where there are several."""
+        if self.catalogue.is_event_driven(config.strategy):
+            with timings.measure(Phase.SIMULATE):
+                outcomes = self._simulate_each(config, parts, None)
+        else:
+            with timings.measure(Phase.SIGNALS):
+                signals = self._side_by_side(
+                    lambda part: self._signals(config, part), parts, os.cpu_count() or 1, Phase.SIGNALS
+                )
+            with timings.measure(Phase.SIMULATE):
+                if config.account is Account.SHARED and len(parts) > 1:
+                    return self._simulate_shared(config, parts, signals)
+                outcomes = self._simulate_each(config, parts, signals)
+        klines = [part.klines for part in parts]
+        return outcomes, combine(klines, outcomes) if len(parts) > 1 else None
 
-        def report(done: int, equity: FloatColumn) -> None:
-            self.report(_simulated(done, klines, equity))
+    def _signals(self, config: BacktestConfig, part: _Part) -> Signals:
+        """Return the signals of the klines to trade."""
+        with blamed_on(config.strategy):
+            mode = config.mode or default_mode(config.market_type)
+            signals = self.catalogue.compute_signals(config.strategy, config.params, part.loaded.klines, mode)
+            return _from(signals, len(part.loaded.klines), len(part.klines))
 
-        try:
-            decide = self.catalogue.decider(config.strategy, config.params, mode)
-            given = seen.copy()  # what a plug-in does to the klines is no business of the simulation
-            return simulate_events(klines, decide, config.execution, config.initial_cash, seen=given, report=report)[0]
-        except EngineError as error:
-            raise RunFailed(_engine_failure(error, config.strategy)) from None
-        except MemoryError:
-            raise RunFailed(Failure("RESOURCE", f"strategy {config.strategy} ran out of memory")) from None
-        except DecisionFailed as error:
-            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            raise RunFailed(_raised(config.strategy, cause, error.kline_index)) from None
+    def _simulate_each(
+        self, config: BacktestConfig, parts: Sequence[_Part], signals: Sequence[Signals] | None
+    ) -> list[Outcome]:
+        """Simulate each series from its share of the money."""
+        cash = config.initial_cash / len(parts)
+        report = self._report_simulated if len(parts) == 1 else _keep_quiet
+
+        def simulate(at: int) -> Outcome:
+            part = parts[at]
+            with blamed_on(config.strategy):
+                if signals is None:
+                    return self._simulate_events(config, part, cash, report)
+                simulation = Simulation(
+                    part.klines, signals[at], config.execution, cash, funding=part.loaded.funding,
+                    interval_ms=config.interval.span_ms,
+                )  # fmt: skip
+                for stop in [*range(SLICE, len(part.klines), SLICE), len(part.klines)]:
+                    simulation.advance(stop)
+                    report(stop, len(part.klines), simulation.equity)
+                return simulation.finish()
+
+        return self._side_by_side(simulate, range(len(parts)), os.cpu_count() or 1, Phase.SIMULATE)
+
+    def _simulate_events(
+        self, config: BacktestConfig, part: _Part, cash: float, report: Callable[[int, int, FloatColumn], None]
+    ) -> Outcome:
+        mode = config.mode or default_mode(config.market_type)
+        outcome, _ = simulate_events(
+            part.klines,
+            self.catalogue.decider(config.strategy, config.params, mode),
+            config.execution,
+            cash,
+            seen=part.loaded.klines.copy(),  # what a plug-in does to the klines is no business of the simulation
+            funding=part.loaded.funding,
+            interval_ms=config.interval.span_ms,
+            report=lambda done, equity: report(done, len(part.klines), equity),
+        )
+        return outcome
+
+    def _simulate_shared(
+        self, config: BacktestConfig, parts: Sequence[_Part], signals: Sequence[Signals]
+    ) -> tuple[list[Outcome], PortfolioOutcome]:
+        with blamed_on(config.strategy):
+            portfolio = simulate_shared(
+                [part.klines for part in parts], signals, config.execution, config.initial_cash,
+                funding=[part.loaded.funding for part in parts], interval_ms=config.interval.span_ms,
+            )  # fmt: skip
+        self._report_simulated(len(portfolio.equity), len(portfolio.equity), portfolio.equity)
+        return list(portfolio.outcomes), portfolio
 
     def _describe(
         self,
         config: BacktestConfig,
-        loaded: Loaded,
-        klines: KlineColumns,
-        outcome: Outcome,
-        statistics: Mapping[str, float],
+        parts: Sequence[_Part],
+        outcomes: Sequence[Outcome],
+        portfolio: PortfolioOutcome | None,
     ) -> Run:
+        interval, convention = config.interval.value, config.statistics
+        shared = portfolio is not None and config.account is Account.SHARED
+        statistics = [
+            compute_share_statistics(outcome, part.klines)
+            if shared
+            else compute_statistics(outcome, part.klines, interval=interval, convention=convention)
+            for part, outcome in zip(parts, outcomes, strict=True)
+        ]
+        klines = [part.klines for part in parts]
+        gaps = [Gaps.of(part.loaded.klines, config.interval) for part in parts]
         return Run(
             config=config,
-            klines=klines,
-            read=loaded.klines,
-            outcome=outcome,
-            statistics=statistics,
-            revision=loaded.revision,
-            source_interval=loaded.source_interval,
-            gaps=_gaps_in(loaded.klines, config.series.interval),
+            series=tuple(
+                SeriesRun(part.series, part.loaded, part.klines, outcome, found, gap)
+                for part, outcome, found, gap in zip(parts, outcomes, statistics, gaps, strict=True)
+            ),
+            portfolio=portfolio,
+            statistics=statistics[0]
+            if portfolio is None
+            else compute_portfolio_statistics(portfolio, klines, interval=interval, convention=convention),
             strategy_version=self.catalogue.version(config.strategy),
             code_hash=self.catalogue.code_hash(config.strategy),
         )
 
+    def _report_simulated(self, done: int, total: int, equity: FloatColumn) -> None:
+        now, peak = float(equity[-1]), float(equity.max())
+        self.report(Progress(Phase.SIMULATE, done, total, now, now / peak - 1 if peak > 0 else None))
 
-def _gaps_in(klines: KlineColumns, interval: Interval) -> Gaps:
-    times = klines.open_time_ms
-    missing = missing_between(times[:-1], times[1:], interval)
-    places = np.flatnonzero(missing)
-    first = [
-        (next_open(int(times[at]), interval), previous_open(int(times[at + 1]), interval), int(missing[at]))
-        for at in places[:MAX_GAPS]
-    ]
-    return Gaps(len(places), int(missing.sum()), tuple(first))
+    def _side_by_side(self, step: Callable[[_T], _R], items: Sequence[_T], threads: int, phase: Phase) -> list[_R]:
+        """Do a step for every item, in this thread where there is one; what a step raises first ends all."""
+        if len(items) == 1:
+            return [step(items[0])]
+        with ThreadPoolExecutor(min(threads, len(items))) as pool:
+            try:
+                return list(self._told(pool.map(step, items), len(items), phase))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
-
-def _raised(strategy: str, error: Exception, kline_index: int | None = None) -> Failure:
-    where = "" if kline_index is None else f" at kline {kline_index}"
-    message = f"strategy {strategy} raised {type(error).__name__}{where}: {error}"
-    return Failure("STRATEGY_FAILED", message[:500], kline_index, detail=_author_traceback(error))
-
-
-def _simulated(done: int, klines: KlineColumns, equity: FloatColumn) -> Progress:
-    now, peak = float(equity[-1]), float(equity.max())
-    return Progress(Phase.SIMULATE, done, len(klines), now, now / peak - 1 if peak > 0 else None)
+    def _told(self, results: Iterable[_R], total: int, phase: Phase) -> Iterator[_R]:
+        """Pass results on, telling progress in series: a cancel is noticed between two of them."""
+        for done, result in enumerate(results, 1):
+            self.report(Progress(phase, done, total))
+            yield result
 
 
 def default_mode(market_type: MarketType) -> str:
@@ -239,39 +226,16 @@ def default_mode(market_type: MarketType) -> str:
     return "long_only" if market_type is MarketType.SPOT else "long_short"
 
 
-def _from(signals: Signals, first: int) -> Signals:
-    """Return the signals from a kline on."""
-    if first == 0:
+def _keep_quiet(done: int, total: int, equity: FloatColumn) -> None:
+    """Tell nothing: series that run side by side are told about as they finish."""
+
+
+def _from(signals: Signals, seen: int, traded: int) -> Signals:
+    """Return the signals of the last `traded` of `seen` klines; those of another length as they are, to be refused."""
+    if seen == traded or len(signals) != seen:
         return signals
     columns = {one.name: getattr(signals, one.name) for one in dataclasses.fields(signals)}
-    kept: dict[str, Any] = {name: None if column is None else column[first:] for name, column in columns.items()}
+    kept: dict[str, Any] = {
+        name: None if column is None else column[seen - traded :] for name, column in columns.items()
+    }
     return Signals(**kept)
-
-
-def _engine_failure(error: EngineError, strategy: str) -> Failure:
-    reason = str(error.reason)
-    known = (
-        reason
-        if reason in _REASONS
-        else "UNSUPPORTED_EXECUTION"
-        if reason.startswith("UNSUPPORTED")
-        else "INVALID_SIGNALS"
-    )
-    return Failure(known, f"strategy {strategy}: {error}", error.kline_index)
-
-
-_REASONS = frozenset({"INVALID_SIGNALS", "INVALID_EXPOSURE", "INVALID_KLINES", "UNSUPPORTED_MARKET_TYPE"})
-
-
-def _is_ours(frame: traceback.FrameSummary) -> bool:
-    own = Path(__file__).parent
-    return Path(frame.filename).parent in (own, own / "engine") or frame.filename == strategies.__file__
-
-
-def _author_traceback(error: Exception) -> str:
-    """Format a traceback for the author of the strategy: frames from the strategy on, file names without folders."""
-    frames = [
-        f'  File "{Path(frame.filename).name}", line {frame.lineno}, in {frame.name}\n    {frame.line}'
-        for frame in itertools.dropwhile(_is_ours, traceback.extract_tb(error.__traceback__))
-    ]
-    return "\n".join([*frames, f"{type(error).__name__}: {error}"])[:8_000]

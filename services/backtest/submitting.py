@@ -19,7 +19,7 @@ from klinecast.errors import (
     ResourceExhausted,
 )
 from klinecast.series import SeriesKey
-from klinecast.types import MarketType
+from klinecast.types import Account, MarginMode, MarketType
 from services.backtest.jobs import Job, JobKey, JobStore, NewJob, State
 from services.backtest.strategies import InvalidParams, UnknownStrategy
 from services.runtime.ids import new_id
@@ -40,6 +40,9 @@ class Strategies(Protocol):
 
     def check(self, name: str, params: Mapping[str, ParamValue]) -> None:
         """Raise UnknownStrategy or InvalidParams."""
+
+    def is_event_driven(self, name: str) -> bool:
+        """Tell whether a strategy decides kline after kline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class Submitter:
         found.raise_if_any()
         if config is None:
             raise InvalidArgument.of(FieldViolation("config", "is required"))
-        await asyncio.gather(self._check_range(config), self._check_queue())
+        await asyncio.gather(*(self._check_range(config, series) for series in config.all_series), self._check_queue())
         job = NewJob(
             key=JobKey(tenant, new_id()),
             config=wire,
@@ -100,14 +103,22 @@ class Submitter:
         except InvalidParams as error:
             for field, description in error.violations:
                 found.add(f"config.params.{field}" if field else "config.params", description)
-        if config.series.market_type is MarketType.INVERSE_PERPETUAL:
+        if config.market_type is MarketType.INVERSE_PERPETUAL:
             found.add("config.series[0].market_type", "INVERSE_PERPETUAL cannot be backtested")
+        if config.account is Account.SHARED and len(config.all_series) > 1:
+            self._check_shared(config, found)
 
-    async def _check_range(self, config: BacktestConfig) -> None:
-        span = await asyncio.to_thread(self.find_series, config.series)
+    def _check_shared(self, config: BacktestConfig, found: Violations) -> None:
+        if not found and self.strategies.is_event_driven(config.strategy):
+            found.add("config.account", f"{config.strategy} is event-driven: each series needs an account")
+        if config.market_type is not MarketType.SPOT and config.execution.margin_mode is MarginMode.CROSS:
+            found.add("config.execution.margin_mode", "CROSS needs an account of its own for each series")
+
+    async def _check_range(self, config: BacktestConfig, series: SeriesKey) -> None:
+        span = await asyncio.to_thread(self.find_series, series)
         first, last = span.first_open_time_ms, span.last_open_time_ms
         if first is None or last is None or config.end_ms <= first or config.start_ms > last:
-            raise FailedPrecondition(f"{config.series} holds no klines in the range", reason="NO_KLINES_IN_RANGE")
+            raise FailedPrecondition(f"{series} holds no klines in the range", reason="NO_KLINES_IN_RANGE")
 
     async def _check_queue(self) -> None:
         queued = (await self.store.counts())[State.QUEUED]

@@ -31,7 +31,7 @@ def test_a_misspelt_enum_suggests():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("taker_fee_bps", -1), ("maker_fee_bps", -2000), ("fixed_fee", -1), ("slippage_bps", float("nan")),
+        ("taker_fee_bps", -1001), ("maker_fee_bps", -2000), ("fixed_fee", float("-inf")), ("slippage_bps", float("nan")),
         ("max_leverage", 0), ("max_leverage", 2), ("step_size", -1), ("stop_loss", 0), ("take_profit", -0.1),
         ("trailing_stop", float("inf")), ("order_klines", 0), ("order_klines", 1.5), ("allow_short", "yes"),
         ("taker_fee_bps", "10"), ("taker_fee_bps", True), ("close_at_end", 1), ("rebalance_tolerance", -1),
@@ -77,3 +77,13 @@ def test_columns_have_one_length():
 
 def test_signals_accept_any_sequence_of_numbers():
     assert Signals([1, 0, 1]).target_exposure.dtype == np.float64
+
+
+def test_columns_lent_read_only_are_taken():
+    lent = np.arange(1.0, 5.0)
+    lent.setflags(write=False)
+    klines = KlineColumns(np.arange(4), lent, lent, lent, lent, lent)
+    assert klines.close.flags.writeable
+    assert not lent.flags.writeable
+    owned = np.arange(1.0, 5.0)
+    assert KlineColumns(np.arange(4), owned, owned, owned, owned, owned).close is owned

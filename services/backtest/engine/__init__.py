@@ -6,6 +6,7 @@ from klinecast.types import ExecutionModel, FillReason, FundingColumns, KlineCol
 from services.backtest.engine.errors import DecisionFailed, EngineError
 from services.backtest.engine.events import Context, simulate_events
 from services.backtest.engine.outcome import ENGINE_VERSION, EngineState, Outcome
+from services.backtest.engine.portfolio import PortfolioOutcome, combine, simulate_shared
 from services.backtest.engine.simulation import Simulation, simulate
 
 __all__ = [
@@ -19,10 +20,13 @@ __all__ = [
     "FundingColumns",
     "KlineColumns",
     "Outcome",
+    "PortfolioOutcome",
     "Signals",
     "Simulation",
+    "combine",
     "simulate",
     "simulate_events",
+    "simulate_shared",
     "warm",
 ]
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from services.backtest.engine.jit import leaf
-from services.backtest.engine.orders import SIGNAL, close_market, increase, reduce, wanted_quantity
+from services.backtest.engine.orders import SIGNAL, close_market, increase, reduce, wanted_quantity, worth
 from services.backtest.engine.records import LIMIT, MARKET, STOP, Fill, Rows, Rules, State, Trade
 
 
@@ -43,6 +43,18 @@ def act(
     decision: float, stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
 ) -> None:  # fmt: skip
     """Act on a decision whose time came: close, reduce, increase at the market, or put an entry to rest."""
+    if not take(state, rules, reference, decision, limit_price, stop_price):
+        return
+    if not lower(state, rules, fills, trades, index, reference):
+        enlarge(
+            state, rules, fills, index, reference, at_open, decision,
+            stop_loss, take_profit, trailing_stop, limit_price, stop_price,
+        )  # fmt: skip
+
+
+@leaf
+def take(state: State, rules: Rules, reference: float, decision: float, limit_price: float, stop_price: float) -> bool:
+    """Take note of a decision; tell whether there is anything to trade."""
     fresh = not math.isnan(decision)
     kind = LIMIT if not math.isnan(limit_price) else STOP if not math.isnan(stop_price) else MARKET
     price = limit_price if kind == LIMIT else stop_price
@@ -50,28 +62,44 @@ def act(
         state.target = decision
         state.target_kind = kind
     if not is_due(state, rules, fresh, kind, price):
-        return
+        return False
     state.acted = state.target
     state.locked = 0
-    equity = state.cash + state.quantity * reference
+    equity = worth(state, reference)
     if equity <= 0.0:
-        return
+        return False
     wanted = wanted_quantity(state.target, rules.unit, equity, reference)
-    if rules.every_kline == 1 and not abs(wanted - state.quantity) * reference > rules.tolerance * equity:
-        return
+    off = abs(wanted - state.quantity) * reference
+    return rules.every_kline == 0 or off > rules.tolerance * equity
+
+
+@leaf
+def lower(state: State, rules: Rules, fills: Rows[Fill], trades: Rows[Trade], index: int, reference: float) -> bool:
+    """Close or reduce towards the target; tell whether nothing is to be opened or increased after it."""
+    wanted = wanted_quantity(state.target, rules.unit, worth(state, reference), reference)
     if state.quantity != 0.0 and not wanted * math.copysign(1.0, state.quantity) > 0.0:
         close_market(state, rules, fills, trades, index, reference, SIGNAL)
-        if wanted == 0.0 or state.cash <= 0.0:
-            return
-        wanted = wanted_quantity(state.target, rules.unit, state.cash, reference)
+        return wanted == 0.0
     if abs(wanted) < abs(state.quantity):
         reduce(state, rules, fills, trades, index, wanted, reference)
-        return
-    if abs(wanted) == abs(state.quantity) or state.resting != 0:
+        return True
+    return False
+
+
+@leaf
+def enlarge(
+    state: State, rules: Rules, fills: Rows[Fill], index: int, reference: float, at_open: bool, decision: float,
+    stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
+) -> None:  # fmt: skip
+    """Open or increase towards the target, at the market or by an entry that rests."""
+    equity = worth(state, reference)
+    wanted = wanted_quantity(state.target, rules.unit, equity, reference)
+    if equity <= 0.0 or abs(wanted) <= abs(state.quantity) or state.resting != 0:
         return
     if state.target_kind != MARKET:
-        if fresh:
-            rest(state, rules, kind, price, stop_loss, take_profit, trailing_stop)
+        if not math.isnan(decision):
+            price = limit_price if state.target_kind == LIMIT else stop_price
+            rest(state, rules, state.target_kind, price, stop_loss, take_profit, trailing_stop)
         return
     if increase(state, rules, fills, index, wanted, reference, rules.slippage, rules.taker_fee):
         first = index if at_open and rules.next_kline == 0 else index + 1
@@ -120,7 +148,7 @@ def fill_resting(
         return
     limit = state.resting == LIMIT
     state.resting = 0
-    equity = state.cash + state.quantity * reference
+    equity = worth(state, reference)
     wanted = wanted_quantity(state.resting_target, rules.unit, equity, reference)
     if equity <= 0.0 or abs(wanted) <= abs(state.quantity) or wanted * state.quantity < 0.0:
         return

@@ -95,14 +95,20 @@ def start_trade(state: State, index: int, price: float) -> None:
 
 
 @leaf
+def worth(state: State, price: float) -> float:
+    """Return the equity of the account with the position at a price."""
+    return state.cash + state.quantity * price + state.elsewhere
+
+
+@leaf
 def increase_limit(state: State, rules: Rules, price: float, fee_rate: float) -> float:
-    """Return the largest increase after which |quantity| * price <= max_leverage * equity, fees paid."""
+    """Return the largest increase after which all positions are worth <= max_leverage * equity, fees paid."""
     leverage = rules.max_leverage
     divisor = price * (1.0 + leverage * fee_rate)
     if divisor <= 0.0:
         return np.inf
-    equity = state.cash + state.quantity * price
-    return (leverage * (equity - rules.fixed_fee) - abs(state.quantity) * price) / divisor
+    room = leverage * (worth(state, price) - rules.fixed_fee) - abs(state.quantity) * price
+    return (room - state.pledged) / divisor
 
 
 @leaf
@@ -124,7 +130,7 @@ def increase(
     cut = limit < desired
     quantity = rounded(limit if cut else desired, rules.step_size)
     notional = quantity * price
-    equity = state.cash + state.quantity * reference
+    equity = worth(state, reference)
     if not quantity > 0.0 or notional < rules.min_notional or notional <= DUST * equity:
         return False
     opened = state.quantity == 0.0
@@ -136,7 +142,8 @@ def increase(
     fee = notional * fee_rate + rules.fixed_fee
     book(state, side, quantity, price, reference, fee)
     all_in = cut and rules.step_size == 0.0 and rules.max_leverage == 1.0
-    if rules.perpetual == 0 and side > 0.0 and (all_in or state.cash < 0.0):
+    no_shorts = rules.perpetual == 0 and side > 0.0 and state.elsewhere == state.pledged
+    if no_shorts and (all_in or state.cash < 0.0):
         state.cash = 0.0  # what cash pays, without the rounding error of the division
     state.quantity = side * (held + quantity)
     state.increases += 1
@@ -191,13 +198,16 @@ def reduce(
     quantity = rounded(held - abs(wanted), rules.step_size)
     price = reference * (1.0 + side * rules.slippage)
     notional = quantity * price
-    equity = state.cash + state.quantity * reference
+    equity = worth(state, reference)
     if not quantity > 0.0 or notional < rules.min_notional or notional <= DUST * equity:
         return
     if quantity >= held:
         close_market(state, rules, fills, trades, index, reference, SIGNAL)
         return
     fee = notional * rules.taker_fee + rules.fixed_fee
+    no_shorts = rules.perpetual == 0 and side < 0.0 and state.elsewhere == state.pledged
+    if no_shorts and state.cash + notional < fee:
+        return  # what it brings does not pay for it
     book(state, side, quantity, price, reference, fee)
     state.quantity = -side * (held - quantity)
     state.exit_value += notional

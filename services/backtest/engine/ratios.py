@@ -1,7 +1,8 @@
 """Ratios of periodic returns, one function each.
 
 returns: fractions per period, NaN left out. p: periods a year. risk_free_rate: fraction a year (rf = it / p).
-None where the ratio is undefined: fewer than 2 returns, a zero divisor, a deviation below 1e-14.
+None where the ratio is undefined: fewer than 2 returns, a zero divisor, a deviation below 1e-14. Those that are not a
+year's take p as well, and do without it, so that all can be called alike.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from klinecast.types import FloatColumn
+from klinecast.types import FloatColumn, as_column
 from services.backtest.engine import sums
 
 SMALLEST_DEVIATION = 1e-14
@@ -44,13 +45,13 @@ def sortino_ratio(returns: ArrayLike, p: float, risk_free_rate: float = 0.0) -> 
     return None if downside is None else defined(mean / downside * math.sqrt(p))
 
 
-def annual_volatility(returns: ArrayLike, p: float, ddof: int = 1) -> float | None:
+def annual_volatility(returns: ArrayLike, p: float, *, ddof: int = 1) -> float | None:
     """std(r, ddof) * sqrt(p), a fraction a year; 0 where returns do not vary."""
     count, _, squares = sums.moments(_column(returns), 0.0)
     return None if count < 2 else defined(math.sqrt(squares / (count - ddof)) * math.sqrt(p))
 
 
-def omega_ratio(returns: ArrayLike, threshold: float = 0.0) -> float | None:
+def omega_ratio(returns: ArrayLike, p: float | None = None, *, threshold: float = 0.0) -> float | None:
     """sum max(r - threshold, 0) / sum max(threshold - r, 0). Source: Keating and Shadwick (2002)."""
     count, gains, losses, _ = sums.gains_losses_downside(_column(returns), threshold)
     return None if losses == 0 or count < 2 else defined(gains / losses)
@@ -63,19 +64,22 @@ def tail_risk(returns: ArrayLike) -> Tail:
     return Tail(defined(quantile), defined(mean))
 
 
-def value_at_risk_95(returns: ArrayLike) -> float | None:
+def value_at_risk_95(returns: ArrayLike, p: float | None = None) -> float | None:
     """5 % quantile of r, linear between neighbours, a fraction a period (negative = a loss)."""
     return tail_risk(returns).value_at_risk
 
 
-def expected_shortfall_95(returns: ArrayLike) -> float | None:
+def expected_shortfall_95(returns: ArrayLike, p: float | None = None) -> float | None:
     """Mean of the returns at or below value_at_risk_95, a fraction a period."""
     return tail_risk(returns).expected_shortfall
 
 
-def beta(returns: ArrayLike, benchmark: ArrayLike) -> float | None:
-    """cov(r, b) / var(b). Source: Sharpe (1964)."""
-    _, _, joint, variance = sums.covariance(_column(returns), _column(benchmark))
+def beta(returns: ArrayLike, benchmark: ArrayLike, p: float | None = None) -> float | None:
+    """cov(r, b) / var(b); ValueError where they are of two lengths. Source: Sharpe (1964)."""
+    values, others = _column(returns), _column(benchmark)
+    if len(values) != len(others):
+        raise ValueError(f"benchmark: {len(others)} returns, others have {len(values)}")
+    _, _, joint, variance = sums.covariance(values, others)
     return defined(joint / variance) if variance > SMALLEST_DEVIATION**2 else None
 
 
@@ -162,4 +166,5 @@ def defined(value: float) -> float | None:
 
 
 def _column(values: ArrayLike) -> FloatColumn:
-    return np.ascontiguousarray(values, dtype=np.float64)
+    column: FloatColumn = as_column(values)
+    return column

@@ -40,6 +40,15 @@ class Rows(Protocol[RowT]):
         """Return the number of rows."""
 
 
+class Table(Protocol[RowT]):
+    """A structured array of two dimensions as kernels see it: the rows of several series."""
+
+    shape: tuple[int, int]
+
+    def __getitem__(self, index: int, /) -> Rows[RowT]:
+        """Return the rows of a series."""
+
+
 class State:
     """Everything a run knows between two klines; integers are i8, floats f8."""
 
@@ -66,6 +75,8 @@ class State:
     initial_cash: float  # start money
     cash: float  # free money
     quantity: float  # base units, signed
+    elsewhere: float  # value of the account's other positions, signed; 0 where it trades one series
+    pledged: float  # their gross value
     equity: float  # at the last close done
     last_close: float  # of the last kline done
     entry: float  # average cost of the position
@@ -167,8 +178,8 @@ MARKET, LIMIT, STOP = 0, 1, 2
 STOP_FIRST, TARGET_FIRST, NEAREST_FIRST = 0, 1, 2
 EXPOSURE, QUANTITY, NOTIONAL = 0, 1, 2
 
-_STATE = numba.from_dtype(STATE_DTYPE)[::1]
-_RULES = numba.from_dtype(RULES_DTYPE)[::1]
+STATES = numba.from_dtype(STATE_DTYPE)[::1]
+RULES = numba.from_dtype(RULES_DTYPE)[::1]
 _PAIR = numba.types.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
 _TRIPLE = numba.types.UniTuple(numba.int64, 3)  # type: ignore[no-untyped-call]
 _FLOATS = numba.float64[::1]
@@ -177,10 +188,10 @@ FILLS = numba.from_dtype(FILL_DTYPE)[::1]
 TRADES = numba.from_dtype(TRADE_DTYPE)[::1]
 
 ADVANCE_SIGNATURE = numba.int64(
-    _STATE, _RULES, _TIMES, *[_FLOATS] * 4, *[_FLOATS] * 6, _TIMES, *[_FLOATS] * 2, _TIMES, _TIMES, *[_FLOATS] * 3,
+    STATES, RULES, _TIMES, *[_FLOATS] * 4, *[_FLOATS] * 6, _TIMES, *[_FLOATS] * 2, _TIMES, _TIMES, *[_FLOATS] * 3,
     _FLOATS, FILLS, TRADES, numba.int64, numba.int64,
 )  # fmt: skip
-CLOSE_SIGNATURE = numba.void(_STATE, _RULES, FILLS, TRADES, numba.float64, numba.int64)
+CLOSE_SIGNATURE = numba.void(STATES, RULES, FILLS, TRADES, numba.float64, numba.int64)
 KLINE_FAULT_SIGNATURE = _TRIPLE(_TIMES, *[_FLOATS] * 4)
 TARGET_FAULT_SIGNATURE = _PAIR(_FLOATS, numba.float64, numba.boolean)
 DISTANCE_FAULT_SIGNATURE = numba.int64(_FLOATS)

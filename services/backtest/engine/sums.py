@@ -186,6 +186,20 @@ def drawdowns(open_ms: TimeColumn, equity: FloatColumn, initial: float, span_ms:
     return largest, float(longest), squares / n
 
 
+@compiled(numba.void(FILLS, _I, _F, _FS))
+def positions(fills: Rows[Fill], first_index: int, quantity: float, held: FloatColumn) -> None:
+    """Write the quantity held at each close, from the one held before the first; close_at_end comes after the last."""
+    start = 0
+    for at in range(len(fills) + 1):
+        end = len(held)
+        if at < len(fills) and fills[at].reason != END:
+            end = fills[at].kline_index - first_index
+        held[start:end] = quantity
+        start = end
+        if at < len(fills):
+            quantity += fills[at].side * fills[at].quantity
+
+
 @compiled(_TRIPLE(_FS, _FS, FILLS, _I, _F))
 def exposure(
     equity: FloatColumn, closes: FloatColumn, fills: Rows[Fill], first_index: int, quantity: float
@@ -220,6 +234,15 @@ def holding_ms(trades: Rows[Trade], open_ms: TimeColumn, first_index: int) -> fl
     for at in range(len(trades)):
         total += open_ms[trades[at].exit_index - first_index] - open_ms[max(trades[at].entry_index - first_index, 0)]
     return float(total)
+
+
+@compiled(_F(_FS))
+def total(values: FloatColumn) -> float:
+    """Return the sum of the values, one after another."""
+    found = 0.0
+    for value in values:
+        found += value
+    return found
 
 
 @compiled(_F(_FS, _FS))

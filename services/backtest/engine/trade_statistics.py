@@ -1,13 +1,18 @@
-"""Statistics of closed trades, one function each; profits are net, in quote units. None = undefined."""
+"""Statistics of closed trades, one function each; profits are net, in quote units. None = undefined.
+
+A function takes the profits, or their sums where several statistics of the same trades are wanted.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from klinecast.types import FloatColumn, KlineColumns
+from klinecast.types import FloatColumn, as_column
 from services.backtest.engine import sums
 from services.backtest.engine.outcome import Outcome
 from services.backtest.engine.ratios import SMALLEST_DEVIATION, defined, deviation_of
@@ -35,72 +40,86 @@ class Profits(NamedTuple):
     """The smallest, 0 where there is none."""
 
 
+def _summed(profit: Profits | ArrayLike) -> Profits:
+    if isinstance(profit, Profits):
+        return profit
+    values = as_column(profit)
+    return Profits(values, *sums.wins_and_losses(values))
+
+
 def closed_trades(outcome: Outcome) -> Record:
     """Return the trades that have ended."""
     trades = outcome.trades
     return trades[:-1] if len(trades) and trades[-1]["exit_index"] < 0 else trades
 
 
-def profits_of(closed: Record) -> Profits:
-    """Sum the profits of closed trades."""
-    values = np.ascontiguousarray(closed["profit"])
+def profits_of(closed: Sequence[Record]) -> Profits:
+    """Sum the profits of the closed trades of one series or several."""
+    values = np.concatenate([one["profit"] for one in closed])
     return Profits(values, *sums.wins_and_losses(values))
 
 
-def win_rate(profit: Profits) -> float | None:
+def win_rate(profit: Profits | ArrayLike) -> float | None:
     """Share of trades with profit > 0."""
+    profit = _summed(profit)
     return profit.wins / len(profit.values) if len(profit.values) else None
 
 
-def profit_factor(profit: Profits) -> float | None:
+def profit_factor(profit: Profits | ArrayLike) -> float | None:
     """Money won / money lost."""
+    profit = _summed(profit)
     return defined(profit.won / -profit.lost) if profit.lost < 0 else None
 
 
-def expectancy(profit: Profits) -> float | None:
+def expectancy(profit: Profits | ArrayLike) -> float | None:
     """Mean profit of a trade, quote units."""
+    profit = _summed(profit)
     return defined(sums.moments(profit.values, 0.0)[1])
 
 
-def average_win(profit: Profits) -> float | None:
+def average_win(profit: Profits | ArrayLike) -> float | None:
     """Mean profit of the trades with profit > 0, quote units."""
+    profit = _summed(profit)
     return profit.won / profit.wins if profit.wins else None
 
 
-def average_loss(profit: Profits) -> float | None:
+def average_loss(profit: Profits | ArrayLike) -> float | None:
     """Mean profit of the trades with profit < 0, quote units (negative)."""
+    profit = _summed(profit)
     return profit.lost / profit.losses if profit.losses else None
 
 
-def largest_win(profit: Profits) -> float | None:
+def largest_win(profit: Profits | ArrayLike) -> float | None:
     """Largest profit, quote units; None without a winner."""
+    profit = _summed(profit)
     return profit.largest if profit.wins else None
 
 
-def largest_loss(profit: Profits) -> float | None:
+def largest_loss(profit: Profits | ArrayLike) -> float | None:
     """Largest loss, quote units (negative); None without a loser."""
+    profit = _summed(profit)
     return profit.smallest if profit.losses else None
 
 
-def average_trade_duration(trades: Record, klines: KlineColumns, first_index: int = 0) -> float | None:
+def average_trade_duration(held_ms: float, count: int) -> float | None:
     """Mean time from the open_time of the entry kline to that of the exit kline, seconds.
 
-    Of a continued run (first_index > 0) entries before its first kline count from that kline.
+    held_ms: the sum of these times; of a continued run, entries before its first kline count from that kline.
     """
-    if not len(trades):
-        return None
-    return sums.holding_ms(trades, klines.open_time_ms, first_index) / len(trades) / 1000
+    return held_ms / count / 1000 if count else None
 
 
-def sqn(profit: Profits) -> float | None:
+def sqn(profit: Profits | ArrayLike) -> float | None:
     """sqrt(n) * mean / std(ddof 1) of profit. Source: Tharp, system quality number."""
+    profit = _summed(profit)
     count, mean, squares = sums.moments(profit.values, 0.0)
     deviation = deviation_of(count, squares, 1)
     return None if deviation is None else defined(math.sqrt(count) * mean / deviation)
 
 
-def kelly(profit: Profits) -> float | None:
+def kelly(profit: Profits | ArrayLike) -> float | None:
     """W - (1 - W) / (average_win / |average_loss|), W the win rate: a share of equity. Source: Kelly (1956)."""
+    profit = _summed(profit)
     rate, win, loss = win_rate(profit), average_win(profit), average_loss(profit)
     if rate is None or win is None or loss is None:
         return None

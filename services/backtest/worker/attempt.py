@@ -19,7 +19,8 @@ from klinecast.convert.violations import Violations
 from klinecast.errors import Aborted, DeadlineExceeded, KlinecastError, Unavailable
 from services.backtest.catalogue import Catalogue
 from services.backtest.jobs import Failure, JobKey, Phase
-from services.backtest.runner import GivenUp, Progress, Run, RunFailed, Runner, Timings
+from services.backtest.run import GivenUp, Progress, Run, RunFailed, Timings
+from services.backtest.runner import Runner
 from services.backtest.worker.loading import load
 from services.backtest.worker.outcome import save_run
 from services.backtest.worker.protocol import Claimed, Done, Dropped, FromWorker, Stored
@@ -96,8 +97,8 @@ class _Held:
         """Run to an end and write it; return what to tell the parent."""
         runner = Runner(
             catalogue=self._attempt.catalogue,
-            load=lambda config, indicators: self._attempt.patiently(
-                self._claim, lambda: load(self._attempt.client, config, indicators)
+            load=lambda config, series, indicators: self._attempt.patiently(
+                self._claim, lambda: load(self._attempt.client, config, series, indicators)
             ),
             save=lambda run: self._attempt.patiently(self._claim, lambda: self._save(run)),
             report=self._report,

@@ -8,39 +8,42 @@ from collections.abc import Sequence
 import numpy as np
 
 from klinecast.backtest_config import BacktestConfig
-from klinecast.client import Client, Indicator, LoadedKlines
+from klinecast.client import Client, Indicator, IndicatorKey, LoadedIndicators, LoadedKlines
 from klinecast.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
+from klinecast.series import SeriesKey
+from klinecast.types import FundingColumns, MarketType
 from services.backtest.jobs import Failure
-from services.backtest.runner import Loaded, RunFailed
+from services.backtest.run import Loaded, RunFailed
 
+FUNDING_RATE, FUNDING_MARK_PRICE = "funding_rate", "funding_mark_price"
+"""Stored indicator series that hold a perpetual's funding."""
 _TRIES = 5
 
 
-def load(client: Client, config: BacktestConfig, indicators: Sequence[Indicator]) -> Loaded:
-    """Read [start, end) and the wanted number of klines before it, as many as there are."""
+def load(client: Client, config: BacktestConfig, series: SeriesKey, indicators: Sequence[Indicator]) -> Loaded:
+    """Read [start, end) of a series, the wanted number of klines before it or as many as there are, and its funding."""
     try:
         for _ in range(_TRIES):
-            loaded = _load_klines(client, config)
-            if not indicators:
-                return loaded
-            if (whole := _with_indicators(client, config, loaded, indicators)) is not None:
-                return whole
+            loaded = _load_klines(client, config, series)
+            whole = _with_indicators(client, series, loaded, indicators) if indicators else loaded
+            if whole is not None:
+                return _with_funding(client, series, whole)
     except (NotFound, FailedPrecondition, Aborted) as error:
         raise RunFailed(Failure(error.reason, str(error))) from None
     except InvalidArgument as error:
         message = f"strategy {config.strategy} asks for indicators that cannot be had: {error}"
         raise RunFailed(Failure("STRATEGY_FAILED", message[:500])) from None
-    raise RunFailed(Failure("SERIES_CHANGED", f"{config.series} was rewritten again and again while it was read"))
+    raise RunFailed(Failure("SERIES_CHANGED", f"{series} was rewritten again and again while it was read"))
 
 
-def _load_klines(client: Client, config: BacktestConfig) -> Loaded:
-    reach = config.warmup_klines * config.series.interval.span_ms
+def _load_klines(client: Client, config: BacktestConfig, series: SeriesKey) -> Loaded:
+    reach = config.warmup_klines * series.interval.span_ms
     while True:
         start_ms = max(0, config.start_ms - reach)
-        loaded = client.load_klines(config.series, start_ms, config.end_ms)
+        loaded = client.load_klines(series, start_ms, config.end_ms)
         first = int(np.searchsorted(loaded.klines.open_time_ms, config.start_ms))
         if first == len(loaded.klines):
-            raise RunFailed(Failure("NO_KLINES_IN_RANGE", f"{config.series} holds no klines in the range"))
+            raise RunFailed(Failure("NO_KLINES_IN_RANGE", f"{series} holds no klines in the range"))
         if first >= config.warmup_klines or start_ms == 0:
             return _cut(loaded, max(0, first - config.warmup_klines))
         reach *= 4  # gaps before the start: look further back
@@ -51,11 +54,37 @@ def _cut(loaded: LoadedKlines, first: int) -> Loaded:
 
 
 def _with_indicators(
-    client: Client, config: BacktestConfig, loaded: Loaded, indicators: Sequence[Indicator]
+    client: Client, series: SeriesKey, loaded: Loaded, indicators: Sequence[Indicator]
 ) -> Loaded | None:
     """Add the indicators of the klines; None when these were rewritten since they were read."""
     times = loaded.klines.open_time_ms
-    found = client.load_indicators(config.series, indicators, int(times[0]), int(times[-1]) + 1)
+    found = client.load_indicators(series, indicators, int(times[0]), int(times[-1]) + 1)
     if not np.array_equal(found.open_time_ms, times):
         return None
     return dataclasses.replace(loaded, klines=dataclasses.replace(loaded.klines, indicators=found.columns))
+
+
+def _with_funding(client: Client, series: SeriesKey, loaded: Loaded) -> Loaded:
+    """Add the stored funding of a perpetual: rates, and the mark prices they are taken at where those are stored."""
+    if series.market_type is MarketType.SPOT:
+        return loaded
+    times = loaded.klines.open_time_ms
+    start_ms, end_ms = int(times[0]), int(times[-1]) + series.interval.span_ms
+    rates = _stored(client, series, FUNDING_RATE, start_ms, end_ms)
+    if rates is None:
+        return loaded
+    marks = _stored(client, series, FUNDING_MARK_PRICE, start_ms, end_ms)
+    prices = np.full(len(rates.open_time_ms), np.nan)
+    if marks is not None:
+        _, ours, theirs = np.intersect1d(rates.open_time_ms, marks.open_time_ms, return_indices=True)
+        prices[ours] = marks.columns[FUNDING_MARK_PRICE][theirs]
+    funding = FundingColumns(rates.open_time_ms, rates.columns[FUNDING_RATE], prices)
+    return dataclasses.replace(loaded, funding=funding)
+
+
+def _stored(client: Client, series: SeriesKey, name: str, start_ms: int, end_ms: int) -> LoadedIndicators | None:
+    key = IndicatorKey(series.venue, series.market_type, series.symbol, name)
+    try:
+        return client.load_indicators(key, [Indicator(name)], start_ms, end_ms)
+    except (NotFound, FailedPrecondition):
+        return None

@@ -2,72 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from klinecast.api.results.v1 import result_pb2
 from klinecast.client import Client
 from klinecast.convert.outcome import (
-    equity_to_columns,
+    Columns,
     fills_to_columns,
     header_to_proto,
     manifest_to_proto,
+    series_manifest_to_proto,
+    series_result_to_proto,
     trades_to_columns,
 )
+from klinecast.types import Account
 from services.backtest.engine import ENGINE_VERSION
-from services.backtest.runner import Run
+from services.backtest.run import Run, SeriesRun
 from services.backtest.worker.store import Claim
 
 
 def save_run(client: Client, claim: Claim, run: Run) -> None:
     """Store a run as the result of its backtest; raise Aborted when a newer attempt holds it."""
-    config, outcome, times = run.config, run.outcome, run.klines.open_time_ms
-    trades = trades_to_columns(outcome.trades, times) if config.keep_trades else None
-    fills = fills_to_columns(outcome.fills, times) if config.keep_trades else None
-    equity = equity_to_columns(run.klines, outcome.equity) if config.keep_equity else None
-    stop_first, target_first = outcome.bounds
+    config, times = run.config, [one.klines.open_time_ms for one in run.series]
+    trades = trades_to_columns([one.outcome.trades for one in run.series], times) if config.keep_trades else None
+    fills = fills_to_columns([one.outcome.fills for one in run.series], times) if config.keep_trades else None
+    curve = _curve(run)
+    several = run.portfolio is not None
+    stop_first, target_first = run.series[0].outcome.bounds if run.portfolio is None else run.portfolio.bounds
     header = header_to_proto(
         claim.key.backtest_id,
         config,
         statistics=run.statistics,
         numbers={
-            "kline_count": len(run.klines),
+            "kline_count": len(curve["equity"]),
             "initial_cash": config.initial_cash,
-            "final_equity": float(outcome.equity[-1]),
-            "pending_target": outcome.pending_target,
-            "ambiguous_klines": outcome.ambiguous_klines,
-            "resolved_klines": outcome.resolved_klines,
+            "final_equity": float(curve["equity"][-1]),
+            "pending_target": None if several else run.series[0].outcome.pending_target,
+            "ambiguous_klines": sum(one.outcome.ambiguous_klines for one in run.series),
+            "resolved_klines": sum(one.outcome.resolved_klines for one in run.series),
             "total_return_stop_first": stop_first,
             "total_return_target_first": target_first,
-            "ruined_at": outcome.ruined_at,
-            "trade_rows": len(outcome.trades) if trades is not None else 0,
-            "fill_rows": len(outcome.fills) if fills is not None else 0,
-            "equity_rows": len(outcome.equity) if equity is not None else 0,
+            "ruined_at": run.series[0].outcome.ruined_at if run.portfolio is None else run.portfolio.ruined_at,
+            "trade_rows": 0 if trades is None else len(trades["profit"]),
+            "fill_rows": 0 if fills is None else len(fills["price"]),
+            "equity_rows": len(curve["equity"]) if config.keep_equity else 0,
         },
-        open_position=_open_position(run),
+        open_position=None if several else _open_position(run.series[0]),
         manifest=manifest_to_proto(
-            config,
-            run.read,
-            revision=run.revision,
-            source_interval=run.source_interval,
-            gap_count=run.gaps.count,
-            missing_count=run.gaps.missing,
-            gaps=run.gaps.first,
+            map(_manifest, run.series),
             strategy_version=run.strategy_version,
             code_hash=run.code_hash,
             engine_version=ENGINE_VERSION,
         ),
+        series_results=[_series_result(one, run.config.account) for one in run.series] if several else (),
     )
     client.save_result(
         header,
         trades=trades,
         fills=fills,
-        equity=equity,
+        equity=curve if config.keep_equity else None,
         fence=claim.fence,
         ttl_s=config.result_ttl_s,
         tenant=claim.key.tenant,
     )
 
 
-def _open_position(run: Run) -> tuple[float, float, float] | None:
-    trades = run.outcome.trades
-    if run.outcome.quantity == 0.0 or not len(trades) or trades[-1]["exit_index"] >= 0:
+def _curve(run: Run) -> Columns:
+    """Put equity beside its times and what buy and hold would be."""
+    if run.portfolio is not None:
+        one = run.portfolio
+        return {"open_time_ms": one.open_time_ms, "equity": one.equity, "close": one.held_index}
+    klines = run.series[0].klines
+    return {"open_time_ms": klines.open_time_ms, "equity": run.series[0].outcome.equity, "close": klines.close}
+
+
+def _manifest(one: SeriesRun) -> result_pb2.SeriesManifest:
+    return series_manifest_to_proto(
+        one.series,
+        one.loaded.klines,
+        revision=one.loaded.revision,
+        source_interval=one.loaded.source_interval,
+        gap_count=one.gaps.count,
+        missing_count=one.gaps.missing,
+        gaps=one.gaps.first,
+    )
+
+
+def _series_result(one: SeriesRun, account: Account) -> result_pb2.SeriesResult:
+    alone: Mapping[str, float] = {}
+    if account is Account.SEPARATE:
+        alone = {"initial_cash": one.outcome.initial_cash, "final_equity": float(one.outcome.equity[-1])}
+    return series_result_to_proto(
+        one.series,
+        statistics=one.statistics,
+        numbers={"kline_count": len(one.klines), "pending_target": one.outcome.pending_target, **alone},
+        open_position=_open_position(one),
+    )
+
+
+def _open_position(one: SeriesRun) -> tuple[float, float, float] | None:
+    trades = one.outcome.trades
+    if one.outcome.quantity == 0.0 or not len(trades) or trades[-1]["exit_index"] >= 0:
         return None
     last = trades[-1]
-    return float(run.outcome.quantity), float(last["entry_price"]), float(last["profit"])
+    return float(one.outcome.quantity), float(last["entry_price"]), float(last["profit"])

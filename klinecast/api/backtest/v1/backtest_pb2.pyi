@@ -144,6 +144,34 @@ STRATEGY_MODE_LONG_SHORT: StrategyMode.ValueType  # 2
 """"down" means short."""
 Global___StrategyMode: _TypeAlias = StrategyMode  # noqa: Y015
 
+class _Account:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccountEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Account.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCOUNT_UNSPECIFIED: _Account.ValueType  # 0
+    """Same as SEPARATE."""
+    ACCOUNT_SEPARATE: _Account.ValueType  # 1
+    """Each series trades an equal share of initial_cash by itself; together they are the equal-weight combination."""
+    ACCOUNT_SHARED: _Account.ValueType  # 2
+    """All series trade from one account. At one instant reductions come first, then increases in the order of the series, each sized
+    on the account's equity there.
+    """
+
+class Account(_Account, metaclass=_AccountEnumTypeWrapper):
+    """Whose money several series trade with."""
+
+ACCOUNT_UNSPECIFIED: Account.ValueType  # 0
+"""Same as SEPARATE."""
+ACCOUNT_SEPARATE: Account.ValueType  # 1
+"""Each series trades an equal share of initial_cash by itself; together they are the equal-weight combination."""
+ACCOUNT_SHARED: Account.ValueType  # 2
+"""All series trade from one account. At one instant reductions come first, then increases in the order of the series, each sized
+on the account's equity there.
+"""
+Global___Account: _TypeAlias = Account  # noqa: Y015
+
 @_typing.final
 class BacktestConfig(_message.Message):
     """What to backtest. Everything is checked before it is queued."""
@@ -187,6 +215,7 @@ class BacktestConfig(_message.Message):
     KEEP_TRADES_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     REUSE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Name of a registered strategy, see ListStrategies. Required."""
     mode: Global___StrategyMode.ValueType
@@ -203,13 +232,15 @@ class BacktestConfig(_message.Message):
     """Whether the result keeps trades and fills; default true."""
     reuse: Global___Reuse.ValueType
     """Default ALLOW."""
+    account: Global___Account.ValueType
+    """Where there are several series, whose money they trade with; default SEPARATE."""
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:
         """Params of the strategy by name; absent ones take their defaults. An integral number is accepted for an int."""
 
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[_series_pb2.Series]:
-        """Series to trade. Exactly one in this release."""
+        """Series to trade, 1..100, all different, of one interval and one market type."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -259,10 +290,11 @@ class BacktestConfig(_message.Message):
         keep_trades: _builtins.bool | None = ...,
         deadline: _duration_pb2.Duration | None = ...,
         reuse: Global___Reuse.ValueType = ...,
+        account: Global___Account.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash", "_keep_equity", b"_keep_equity", "_keep_trades", b"_keep_trades", "_priority", b"_priority", "deadline", b"deadline", "end_time", b"end_time", "execution", b"execution", "initial_cash", b"initial_cash", "keep_equity", b"keep_equity", "keep_trades", b"keep_trades", "params", b"params", "priority", b"priority", "result_ttl", b"result_ttl", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash", "_keep_equity", b"_keep_equity", "_keep_trades", b"_keep_trades", "_priority", b"_priority", "deadline", b"deadline", "end_time", b"end_time", "execution", b"execution", "initial_cash", b"initial_cash", "keep_equity", b"keep_equity", "keep_trades", b"keep_trades", "labels", b"labels", "mode", b"mode", "params", b"params", "priority", b"priority", "result_ttl", b"result_ttl", "reuse", b"reuse", "series", b"series", "start_time", b"start_time", "statistics", b"statistics", "strategy", b"strategy", "warmup_klines", b"warmup_klines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash", "_keep_equity", b"_keep_equity", "_keep_trades", b"_keep_trades", "_priority", b"_priority", "account", b"account", "deadline", b"deadline", "end_time", b"end_time", "execution", b"execution", "initial_cash", b"initial_cash", "keep_equity", b"keep_equity", "keep_trades", b"keep_trades", "labels", b"labels", "mode", b"mode", "params", b"params", "priority", b"priority", "result_ttl", b"result_ttl", "reuse", b"reuse", "series", b"series", "start_time", b"start_time", "statistics", b"statistics", "strategy", b"strategy", "warmup_klines", b"warmup_klines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_cash: _TypeAlias = _typing.Literal["initial_cash"]  # noqa: Y015
     _WhichOneofArgType__initial_cash: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash"]  # noqa: Y015

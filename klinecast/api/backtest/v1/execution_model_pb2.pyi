@@ -353,13 +353,13 @@ class ExecutionModel(_message.Message):
     fill_timing: Global___FillTiming.ValueType
     """Default NEXT_OPEN."""
     taker_fee_bps: _builtins.float
-    """Fee of market orders, basis points of notional, 0..1,000; default 10."""
+    """Fee of market orders, basis points of notional, -1,000..10,000, below 0 a rebate; default 10."""
     maker_fee_bps: _builtins.float
-    """Fee of resting limit orders, basis points, -1,000..1,000; default taker_fee_bps."""
+    """Fee of resting limit orders, basis points, -1,000..10,000; default taker_fee_bps."""
     fixed_fee: _builtins.float
-    """Fee per fill in quote units, 0 or more; default 0."""
+    """Fee per fill in quote units, below 0 a rebate; default 0."""
     slippage_bps: _builtins.float
-    """Price worsening of market orders, basis points, 0..1,000; default 0."""
+    """Price worsening of market orders, basis points, 0..10,000; default 0."""
     target_unit: Global___TargetUnit.ValueType
     """Unit of targets; default EXPOSURE."""
     max_leverage: _builtins.float

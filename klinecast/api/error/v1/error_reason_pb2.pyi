@@ -94,6 +94,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No indicator series of this identity was ever ingested. Example: funding for funding_rate."""
     ERROR_REASON_INVALID_INDICATOR_VALUE: _ErrorReason.ValueType  # 35
     """An indicator value failed a check and on_invalid is FAIL. Example: NaN in row 3."""
+    ERROR_REASON_MISSING_FUNDING: _ErrorReason.ValueType  # 36
+    """A perpetual's funding record is missing over an expected stamp: BacktestError says which kline and time."""
+    ERROR_REASON_INVALID_FUNDING: _ErrorReason.ValueType  # 37
+    """Stored funding is unordered or impossible: a rate that is not finite."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable reason of an error: ErrorInfo.reason carries the name without the prefix, domain "klinecast"."""
@@ -170,4 +174,8 @@ ERROR_REASON_INDICATOR_NOT_FOUND: ErrorReason.ValueType  # 34
 """No indicator series of this identity was ever ingested. Example: funding for funding_rate."""
 ERROR_REASON_INVALID_INDICATOR_VALUE: ErrorReason.ValueType  # 35
 """An indicator value failed a check and on_invalid is FAIL. Example: NaN in row 3."""
+ERROR_REASON_MISSING_FUNDING: ErrorReason.ValueType  # 36
+"""A perpetual's funding record is missing over an expected stamp: BacktestError says which kline and time."""
+ERROR_REASON_INVALID_FUNDING: ErrorReason.ValueType  # 37
+"""Stored funding is unordered or impossible: a rate that is not finite."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

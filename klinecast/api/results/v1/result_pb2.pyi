@@ -218,6 +218,85 @@ class OpenPosition(_message.Message):
 Global___OpenPosition: _TypeAlias = OpenPosition  # noqa: Y015
 
 @_typing.final
+class SeriesResult(_message.Message):
+    """What one of several series came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class StatisticsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    KLINE_COUNT_FIELD_NUMBER: _builtins.int
+    INITIAL_CASH_FIELD_NUMBER: _builtins.int
+    FINAL_EQUITY_FIELD_NUMBER: _builtins.int
+    OPEN_POSITION_FIELD_NUMBER: _builtins.int
+    PENDING_TARGET_FIELD_NUMBER: _builtins.int
+    kline_count: _builtins.int
+    """Klines simulated."""
+    initial_cash: _builtins.float
+    """Its share of the start money; 0 where the account is shared."""
+    final_equity: _builtins.float
+    """Its equity at the last close; absent where the account is shared."""
+    pending_target: _builtins.float
+    """Last decision, where it was made too late to fill."""
+    @_builtins.property
+    def series(self) -> _series_pb2.Series:
+        """Identity."""
+
+    @_builtins.property
+    def statistics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Name to number. From an account of its own: everything; from a shared one: its trades, costs, and buy and hold."""
+
+    @_builtins.property
+    def open_position(self) -> Global___OpenPosition:
+        """Absent when flat at the end."""
+
+    def __init__(
+        self,
+        *,
+        series: _series_pb2.Series | None = ...,
+        statistics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        kline_count: _builtins.int = ...,
+        initial_cash: _builtins.float = ...,
+        final_equity: _builtins.float | None = ...,
+        open_position: Global___OpenPosition | None = ...,
+        pending_target: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_final_equity", b"_final_equity", "_pending_target", b"_pending_target", "final_equity", b"final_equity", "open_position", b"open_position", "pending_target", b"pending_target", "series", b"series"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_final_equity", b"_final_equity", "_pending_target", b"_pending_target", "final_equity", b"final_equity", "initial_cash", b"initial_cash", "kline_count", b"kline_count", "open_position", b"open_position", "pending_target", b"pending_target", "series", b"series", "statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__final_equity: _TypeAlias = _typing.Literal["final_equity"]  # noqa: Y015
+    _WhichOneofArgType__final_equity: _TypeAlias = _typing.Literal["_final_equity", b"_final_equity"]  # noqa: Y015
+    _WhichOneofReturnType__pending_target: _TypeAlias = _typing.Literal["pending_target"]  # noqa: Y015
+    _WhichOneofArgType__pending_target: _TypeAlias = _typing.Literal["_pending_target", b"_pending_target"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__final_equity) -> _WhichOneofReturnType__final_equity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pending_target) -> _WhichOneofReturnType__pending_target | None: ...
+
+Global___SeriesResult: _TypeAlias = SeriesResult  # noqa: Y015
+
+@_typing.final
 class ResultHeader(_message.Message):
     """What a finished backtest produced, less its columns."""
 
@@ -260,16 +339,17 @@ class ResultHeader(_message.Message):
     TRADE_ROWS_FIELD_NUMBER: _builtins.int
     FILL_ROWS_FIELD_NUMBER: _builtins.int
     EQUITY_ROWS_FIELD_NUMBER: _builtins.int
+    SERIES_RESULTS_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """Same as the id of the backtest that computed it."""
     kline_count: _builtins.int
-    """Klines simulated."""
+    """Klines simulated; of several series, instants of their common timeline."""
     initial_cash: _builtins.float
     """Start money."""
     final_equity: _builtins.float
     """Equity at the last close."""
     pending_target: _builtins.float
-    """Last decision, where it was made too late to fill."""
+    """Last decision, where it was made too late to fill; absent where there are several series."""
     ambiguous_klines: _builtins.int
     """Klines in which stop and target were both touched."""
     resolved_klines: _builtins.int
@@ -300,7 +380,11 @@ class ResultHeader(_message.Message):
 
     @_builtins.property
     def open_position(self) -> Global___OpenPosition:
-        """Absent when flat at the end."""
+        """Absent when flat at the end, and where there are several series."""
+
+    @_builtins.property
+    def series_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesResult]:
+        """Each series, in the order of the config, where there are several."""
 
     def __init__(
         self,
@@ -322,10 +406,11 @@ class ResultHeader(_message.Message):
         trade_rows: _builtins.int = ...,
         fill_rows: _builtins.int = ...,
         equity_rows: _builtins.int = ...,
+        series_results: _abc.Iterable[Global___SeriesResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pending_target", b"_pending_target", "_ruined_at", b"_ruined_at", "config", b"config", "manifest", b"manifest", "open_position", b"open_position", "pending_target", b"pending_target", "ruined_at", b"ruined_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pending_target", b"_pending_target", "_ruined_at", b"_ruined_at", "ambiguous_klines", b"ambiguous_klines", "config", b"config", "equity_rows", b"equity_rows", "fill_rows", b"fill_rows", "final_equity", b"final_equity", "initial_cash", b"initial_cash", "kline_count", b"kline_count", "manifest", b"manifest", "open_position", b"open_position", "pending_target", b"pending_target", "resolved_klines", b"resolved_klines", "result_id", b"result_id", "ruined_at", b"ruined_at", "statistics", b"statistics", "total_return_stop_first", b"total_return_stop_first", "total_return_target_first", b"total_return_target_first", "trade_rows", b"trade_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pending_target", b"_pending_target", "_ruined_at", b"_ruined_at", "ambiguous_klines", b"ambiguous_klines", "config", b"config", "equity_rows", b"equity_rows", "fill_rows", b"fill_rows", "final_equity", b"final_equity", "initial_cash", b"initial_cash", "kline_count", b"kline_count", "manifest", b"manifest", "open_position", b"open_position", "pending_target", b"pending_target", "resolved_klines", b"resolved_klines", "result_id", b"result_id", "ruined_at", b"ruined_at", "series_results", b"series_results", "statistics", b"statistics", "total_return_stop_first", b"total_return_stop_first", "total_return_target_first", b"total_return_target_first", "trade_rows", b"trade_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pending_target: _TypeAlias = _typing.Literal["pending_target"]  # noqa: Y015
     _WhichOneofArgType__pending_target: _TypeAlias = _typing.Literal["_pending_target", b"_pending_target"]  # noqa: Y015
@@ -384,7 +469,7 @@ Global___Result: _TypeAlias = Result  # noqa: Y015
 
 @_typing.final
 class TradeColumns(_message.Message):
-    """Trades as columns, all of one length, in order of entry. The open trade is the last row."""
+    """Trades as columns, all of one length, in order of exit, series after series. An open trade is the last row of its series."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -400,6 +485,7 @@ class TradeColumns(_message.Message):
     FEES_FIELD_NUMBER: _builtins.int
     FUNDING_FIELD_NUMBER: _builtins.int
     EXIT_REASON_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Index of the kline of the first fill."""
@@ -448,6 +534,10 @@ class TradeColumns(_message.Message):
     def exit_reason(self) -> _containers.RepeatedScalarFieldContainer[Global___FillReason.ValueType]:
         """Why it ended; UNSPECIFIED while open."""
 
+    @_builtins.property
+    def series(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Index of its series in the config."""
+
     def __init__(
         self,
         *,
@@ -463,10 +553,11 @@ class TradeColumns(_message.Message):
         fees: _abc.Iterable[_builtins.float] | None = ...,
         funding: _abc.Iterable[_builtins.float] | None = ...,
         exit_reason: _abc.Iterable[Global___FillReason.ValueType] | None = ...,
+        series: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_index", b"entry_index", "entry_price", b"entry_price", "entry_time_ms", b"entry_time_ms", "exit_index", b"exit_index", "exit_price", b"exit_price", "exit_reason", b"exit_reason", "exit_time_ms", b"exit_time_ms", "fees", b"fees", "funding", b"funding", "profit", b"profit", "quantity", b"quantity", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_index", b"entry_index", "entry_price", b"entry_price", "entry_time_ms", b"entry_time_ms", "exit_index", b"exit_index", "exit_price", b"exit_price", "exit_reason", b"exit_reason", "exit_time_ms", b"exit_time_ms", "fees", b"fees", "funding", b"funding", "profit", b"profit", "quantity", b"quantity", "series", b"series", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -474,7 +565,7 @@ Global___TradeColumns: _TypeAlias = TradeColumns  # noqa: Y015
 
 @_typing.final
 class FillColumns(_message.Message):
-    """Fills as columns, all of one length, in order."""
+    """Fills as columns, all of one length, in order, series after series."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -485,6 +576,7 @@ class FillColumns(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     FEE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def kline_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Index of the kline."""
@@ -513,6 +605,10 @@ class FillColumns(_message.Message):
     def reason(self) -> _containers.RepeatedScalarFieldContainer[Global___FillReason.ValueType]:
         """Why."""
 
+    @_builtins.property
+    def series(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Index of its series in the config."""
+
     def __init__(
         self,
         *,
@@ -523,10 +619,11 @@ class FillColumns(_message.Message):
         price: _abc.Iterable[_builtins.float] | None = ...,
         fee: _abc.Iterable[_builtins.float] | None = ...,
         reason: _abc.Iterable[Global___FillReason.ValueType] | None = ...,
+        series: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "kline_index", b"kline_index", "open_time_ms", b"open_time_ms", "price", b"price", "quantity", b"quantity", "reason", b"reason", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "kline_index", b"kline_index", "open_time_ms", b"open_time_ms", "price", b"price", "quantity", b"quantity", "reason", b"reason", "series", b"series", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,7 +648,7 @@ class EquityColumns(_message.Message):
 
     @_builtins.property
     def close(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Its close, for buy and hold beside it."""
+        """Its close, for buy and hold beside it; of several series, what buying each with an equal share at its first open became, 1 at first."""
 
     def __init__(
         self,

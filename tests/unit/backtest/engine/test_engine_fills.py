@@ -132,3 +132,11 @@ def test_a_zero_target_trades_nothing(run):
     outcome = run(ROWS, np.zeros(4), taker_fee_bps=10)
     assert len(outcome.fills) == 0
     assert outcome.equity.tolist() == [1000] * 4
+
+
+def test_a_reduction_that_cannot_pay_its_fee_is_skipped(run):
+    outcome = run([10, 10, 10], [100, 90, NAN], fill_timing="THIS_CLOSE", target_unit="QUANTITY", fixed_fee=1000.0,
+                  initial_cash=2100.0)  # fmt: skip
+    assert outcome.cash == 100.0
+    assert outcome.quantity == 100.0
+    assert len(outcome.fills) == 1

@@ -1,0 +1,118 @@
+"""What a run reads, tells and produces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from klinecast.backtest_config import BacktestConfig
+from klinecast.interval import Interval, missing_between, next_open, previous_open
+from klinecast.series import SeriesKey
+from klinecast.types import FundingColumns, KlineColumns
+from services.backtest.engine import Outcome, PortfolioOutcome
+from services.backtest.jobs import Failure, Phase
+
+MAX_GAPS = 100
+
+
+class GivenUp(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The backtest was cancelled, or is not this worker's any more."""
+
+
+class RunFailed(Exception):  # noqa: N818 - carries the failure that ends the backtest
+    """The backtest cannot succeed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Klines as they were read."""
+
+    klines: KlineColumns
+    """Warm-up included."""
+    revision: int
+    source_interval: Interval
+    funding: FundingColumns | None = None
+    """Of a perpetual, where any is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come."""
+
+    phase: Phase
+    klines_done: int = 0
+    klines_total: int = 0
+    equity: float | None = None
+    drawdown: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Runs of missing klines in what was read."""
+
+    count: int
+    missing: int
+    """Klines missing in them."""
+    first: tuple[tuple[int, int, int], ...]
+    """The first 100: open_time of the first and last missing kline, how many."""
+
+    @classmethod
+    def of(cls, klines: KlineColumns, interval: Interval) -> Gaps:
+        """Find the gaps of klines."""
+        times = klines.open_time_ms
+        missing = missing_between(times[:-1], times[1:], interval)
+        places = missing.nonzero()[0]
+        first = [
+            (next_open(int(times[at]), interval), previous_open(int(times[at + 1]), interval), int(missing[at]))
+            for at in places[:MAX_GAPS]
+        ]
+        return cls(len(places), int(missing.sum()), tuple(first))
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRun:
+    """What a finished backtest produced of one series."""
+
+    series: SeriesKey
+    loaded: Loaded
+    klines: KlineColumns
+    """Those that were traded."""
+    outcome: Outcome
+    statistics: Mapping[str, float]
+    gaps: Gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything a finished backtest produced."""
+
+    config: BacktestConfig
+    series: tuple[SeriesRun, ...]
+    portfolio: PortfolioOutcome | None
+    """All series together; None where there is one."""
+    statistics: Mapping[str, float]
+    strategy_version: str
+    code_hash: str
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds spent per phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, phase: Phase) -> Iterator[None]:
+        """Add the time of a block to a phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            name = phase.value.lower()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
