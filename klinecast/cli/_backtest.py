@@ -18,7 +18,7 @@ from klinecast.cli._session import (
     JsonOption,
     MarketTypeOption,
     Session,
-    SymbolOption,
+    SymbolsOption,
     VenueOption,
     format_time,
     parse_pairs,
@@ -30,10 +30,11 @@ from klinecast.cli._session import (
     print_rows,
     usage_error,
 )
-from klinecast.client import Backtest, BacktestConfig, BacktestEvent, Client
-from klinecast.types import ExecutionModel
+from klinecast.client import Backtest, BacktestConfig, BacktestEvent, Client, SeriesResult
+from klinecast.types import Account, ExecutionModel
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+SERIES_STATISTICS = ("total_return", "buy_and_hold_return", "max_drawdown", "trade_count", "win_rate", "total_fees")
 _MODES = ("long_only", "long_short")
 
 
@@ -41,12 +42,15 @@ _MODES = ("long_only", "long_short")
 def run(
     context: typer.Context,
     strategy: Annotated[str, typer.Argument(help="name of a strategy, see klinecast strategies")],
-    symbol: SymbolOption,
+    symbol: SymbolsOption,
     interval: IntervalOption,
     start: Annotated[str, typer.Option(help="first instant, inclusive, UTC")],
     end: Annotated[str, typer.Option(help="last instant, exclusive, UTC")],
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="NAME=VALUE of a param")] = None,
     mode: Annotated[str | None, typer.Option(help="long_only or long_short")] = None,
+    account: Annotated[
+        str, typer.Option(help="several symbols: separate (an equal share each) or shared")
+    ] = "separate",
     cash: Annotated[float, typer.Option(help="start money, quote units")] = 10_000.0,
     taker_fee_bps: Annotated[float | None, typer.Option(help="fee of market orders, basis points")] = None,
     slippage_bps: Annotated[float | None, typer.Option(help="price worsening of market orders, basis points")] = None,
@@ -63,9 +67,11 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a backtest and follow it to its end."""
-    key = parse_series(symbol, interval, venue, market_type)
+    keys = [parse_series(one, interval, venue, market_type) for one in symbol]
+    if account.upper() not in list(Account):
+        raise usage_error("--account", f"{account!r} is none of {' '.join(Account).lower()}")
     rules = {name: parse_value(value) for name, value in parse_pairs("--execution", execution or []).items()}
-    rules |= {"market_type": key.market_type}
+    rules |= {"market_type": keys[0].market_type}
     rules |= {"taker_fee_bps": taker_fee_bps} if taker_fee_bps is not None else {}
     rules |= {"slippage_bps": slippage_bps} if slippage_bps is not None else {}
     if mode not in (None, *_MODES):
@@ -76,7 +82,7 @@ def run(
         raise usage_error("--execution", str(error)) from None
     config = BacktestConfig(
         strategy=strategy,
-        series=key,
+        series=keys[0] if len(keys) == 1 else keys,
         start_ms=parse_time("--start", start),
         end_ms=parse_time("--end", end),
         params={name: parse_value(value) for name, value in parse_pairs("--param", param or []).items()},
@@ -87,6 +93,7 @@ def run(
         priority=priority,
         labels=parse_pairs("--label", label or []),
         allow_reuse=not no_reuse,
+        account=Account(account.upper()),
     )
     session: Session = context.obj
     with session.client() as client:
@@ -182,6 +189,8 @@ def _follow_and_print(
         rows = [("final_equity", f"{result.final_equity:,.2f}"), ("klines", f"{result.klines:,}")]
         rows += [(name, f"{value:,.6g}") for name, value in result.statistics.items()]
         print_rows(("statistic", "value"), rows, title=f"{result.strategy} on {result.series}")
+        if result.series_results:
+            print_rows(("series", *SERIES_STATISTICS), map(_series_row, result.series_results), title="each series")
         print(f"backtest {backtest.backtest_id} {backtest.state}" + (f", report {report}" if report else ""))
     elif backtest.error is not None:
         print_error(f"{backtest.error.reason}: {backtest.error.message}")
@@ -190,6 +199,11 @@ def _follow_and_print(
         print(f"backtest {backtest.backtest_id} {backtest.state}")
     if backtest.state != "SUCCEEDED":
         raise typer.Exit(1)
+
+
+def _series_row(one: SeriesResult) -> tuple[str, ...]:
+    found = [one.statistics.get(name) for name in SERIES_STATISTICS]
+    return (str(one.series), *("" if value is None else f"{value:,.6g}" for value in found))
 
 
 def _interrupted(client: Client, backtest_id: str | None, *, cancels: bool) -> None:

@@ -10,6 +10,7 @@ from klinecast.client import Backtest, Result
 
 def run_document(backtest: Backtest, result: Result | None, report: Path | None) -> dict[str, object]:
     """Return what `backtest run --json` prints; numbers of a backtest without result are null."""
+    series = [dataclasses.asdict(one) | {"series": str(one.series)} for one in result.series_results] if result else []
     return {
         "backtest_id": backtest.backtest_id,
         "state": backtest.state,
@@ -23,4 +24,5 @@ def run_document(backtest: Backtest, result: Result | None, report: Path | None)
         "timings_ms": {phase: seconds * 1000 for phase, seconds in sorted(backtest.timings_s.items())},
         "report": str(report) if report else None,
         "error": dataclasses.asdict(backtest.error) if backtest.error else None,
+        **({"series": series} if series else {}),
     }

@@ -20,6 +20,10 @@ from klinecast.types import MarketType
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 SymbolOption = Annotated[str, typer.Option("--symbol", help="the venue's spelling, for example BTCUSDT")]
+SymbolsOption = Annotated[
+    list[str],
+    typer.Option("--symbol", help="the venue's spelling, for example BTCUSDT; several times for several series"),
+]
 IntervalOption = Annotated[str, typer.Option("--interval", help="1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M")]
 VenueOption = Annotated[str, typer.Option("--venue", help="where it trades")]
 MarketTypeOption = Annotated[str, typer.Option("--market-type", help="spot, linear_perpetual or inverse_perpetual")]

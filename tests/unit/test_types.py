@@ -31,7 +31,8 @@ def test_a_misspelt_enum_suggests():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("taker_fee_bps", -1001), ("maker_fee_bps", -2000), ("fixed_fee", float("-inf")), ("slippage_bps", float("nan")),
+        ("taker_fee_bps", -1001), ("maker_fee_bps", -2000), ("fixed_fee", float("inf")),
+        ("slippage_bps", float("nan")),
         ("max_leverage", 0), ("max_leverage", 2), ("step_size", -1), ("stop_loss", 0), ("take_profit", -0.1),
         ("trailing_stop", float("inf")), ("order_klines", 0), ("order_klines", 1.5), ("allow_short", "yes"),
         ("taker_fee_bps", "10"), ("taker_fee_bps", True), ("close_at_end", 1), ("rebalance_tolerance", -1),
