@@ -199,3 +199,19 @@ def test_check_tells_what_is_doubtful(klinecast, tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert document["counts"] == {"GAP": {"findings": 1, "klines": 3}}
     assert "GAP\t1\t3" in klinecast("check", "--symbol", "GAP", "--interval", "1h").stdout
+
+
+@pytest.mark.usefixtures("sample")
+def test_several_symbols_are_reported_each(klinecast) -> None:
+    assert klinecast("import", str(SAMPLE), "--symbol", "SECOND", "--interval", "1h").returncode == 0
+    arguments = [*RUN, "--symbol", "SECOND", "--account", "shared"]
+    done = klinecast(*arguments, "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert list(document) == [*KEYS.split(), "series"]
+    assert [one["series"].split()[2] for one in document["series"]] == ["SYNTHETIC", "SECOND"]
+    assert document["klines"] == 8760
+    table = klinecast(*arguments).stdout
+    assert "each series" in table
+    assert "BINANCE SPOT SECOND 1h" in table
+    assert klinecast(*RUN, "--account", "joint").returncode == 2
