@@ -12,7 +12,7 @@ import typer
 
 from klinecast.cli._document import run_document
 from klinecast.cli._follow import follow
-from klinecast.cli._report import write_report
+from klinecast.cli._report import with_profit, write_report
 from klinecast.cli._session import (
     IntervalOption,
     JsonOption,
@@ -34,7 +34,15 @@ from klinecast.client import Backtest, BacktestConfig, BacktestEvent, Client, Se
 from klinecast.types import Account, ExecutionModel
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-SERIES_STATISTICS = ("total_return", "buy_and_hold_return", "max_drawdown", "trade_count", "win_rate", "total_fees")
+SERIES_STATISTICS = (
+    "profit",
+    "total_return",
+    "buy_and_hold_return",
+    "max_drawdown",
+    "trade_count",
+    "win_rate",
+    "total_fees",
+)
 _MODES = ("long_only", "long_short")
 
 
@@ -202,7 +210,8 @@ def _follow_and_print(
 
 
 def _series_row(one: SeriesResult) -> tuple[str, ...]:
-    found = [one.statistics.get(name) for name in SERIES_STATISTICS]
+    statistics = with_profit(one)
+    found = [statistics.get(name) for name in SERIES_STATISTICS]
     return (str(one.series), *("" if value is None else f"{value:,.6g}" for value in found))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from klinecast.client import Client, Result
+from klinecast.client import Client, Result, SeriesResult
 from klinecast.report import ReportData, render_report
 from klinecast.types import FillReason
 
@@ -19,6 +19,10 @@ def write_report(client: Client, result: Result, path: Path) -> None:
     equity = client.load_equity(result.result_id)
     trades = dict(client.load_trades(result.result_id))
     trades["exit_reason"] = np.array([EXIT_REASONS[int(one)] for one in trades["exit_reason"]])
+    if result.series_results:
+        trades["series"] = np.array([str(one.series) for one in result.series_results])[trades["series"]]
+    else:
+        del trades["series"]
     stop_first, target_first = result.total_return_bounds
     data = ReportData(
         backtest_id=result.result_id,
@@ -35,6 +39,7 @@ def write_report(client: Client, result: Result, path: Path) -> None:
         close=equity["close"],
         equity=equity["equity"],
         trades=trades,
+        each_series={str(one.series): with_profit(one) for one in result.series_results},
         execution=result.execution,
         honesty={
             "ambiguous_klines": result.ambiguous_klines,
@@ -51,3 +56,10 @@ def write_report(client: Client, result: Result, path: Path) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_report(data), encoding="utf-8")
+
+
+def with_profit(one: SeriesResult) -> dict[str, float]:
+    """Return the statistics of a series and its profit, open trades included, which a shared account has, too."""
+    found = dict(one.statistics)
+    closed = found.get("expectancy", 0.0) * found.get("trade_count", 0.0)
+    return found | {"profit": closed + found.get("open_profit", 0.0)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ class ReportData:
     equity: NDArray[np.float64]
     trades: Mapping[str, NDArray[Any]]
     """Columns entry_time_ms, exit_time_ms (-1 = open), side, quantity, entry_price, exit_price, profit, fees and
-    exit_reason (text)."""
+    exit_reason (text); series (text), too, where there are several."""
     execution: Mapping[str, object]
+    each_series: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Statistics of each series by its name, where there are several; close is then what equal shares became."""
     honesty: Mapping[str, object]
     """What flatters the result or could: ambiguous klines, gaps crossed, costs paid."""

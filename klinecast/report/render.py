@@ -26,6 +26,16 @@ _TILES = (
     ("profit_factor", "Profit factor", "number"),
 )
 _TRADES = ("entry_time_ms", "exit_time_ms", "side", "quantity", "entry_price", "exit_price", "profit", "fees")
+_TEXTS = ("exit_reason", "series")
+_EACH = (
+    ("profit", "Profit", "money"),
+    ("total_return", "Total return", "percent"),
+    ("buy_and_hold_return", "Buy and hold", "percent"),
+    ("max_drawdown", "Max drawdown", "percent"),
+    ("trade_count", "Closed trades", "count"),
+    ("win_rate", "Win rate", "share"),
+    ("total_fees", "Fees", "money"),
+)
 _DASH = "–"
 
 
@@ -35,6 +45,7 @@ def render_report(data: ReportData) -> str:
         "title": html.escape(f"{data.strategy} on {data.series}"),
         "subtitle": html.escape(f"{_day(data.start_ms)} to {_day(data.end_ms)} UTC · backtest {data.backtest_id}"),
         "tiles": "".join(_tile(data, *tile) for tile in _TILES),
+        "each": _each_series(data),
         "months": _months(data),
         "statistics": _rows({name: f"{value:,.6g}" for name, value in sorted(data.statistics.items())}),
         "setup": _rows({"strategy_version": data.strategy_version, **data.params, **data.execution}),
@@ -59,21 +70,42 @@ def _chart_data(data: ReportData) -> dict[str, Any]:
         "held": _rounded(held[points]),
         "drawdown": _rounded(drawdown[points]),
         "close": _rounded(data.close[points]),
-        "trades": [_plain(data.trades[name]) for name in _TRADES] + [data.trades["exit_reason"].astype(str).tolist()],
+        "trades": [_plain(data.trades[name]) for name in _TRADES]
+        + [data.trades[name].astype(str).tolist() for name in _TEXTS if name in data.trades],
+        "several": bool(data.each_series),
     }
 
 
 def _tile(data: ReportData, name: str, label: str, kind: str) -> str:
-    value = data.statistics.get(name)
-    text = _DASH
-    if value is not None:
-        text = {
-            "percent": f"{value:+.2%}",
-            "share": f"{value:.2%}",
-            "number": f"{value:,.2f}",
-            "count": f"{value:,.0f}",
-        }[kind]
+    text = _number(data.statistics.get(name), kind)
     return f'<div class="tile"><dt>{html.escape(label)}</dt><dd>{text}</dd></div>'
+
+
+def _number(value: float | None, kind: str) -> str:
+    if value is None:
+        return _DASH
+    return {
+        "percent": f"{value:+.2%}",
+        "share": f"{value:.2%}",
+        "number": f"{value:,.2f}",
+        "money": f"{value:,.2f}",
+        "count": f"{value:,.0f}",
+    }[kind]
+
+
+def _each_series(data: ReportData) -> str:
+    """Return the section that lists the series, empty where there is one."""
+    if not data.each_series:
+        return ""
+    heads = "".join(f'<th scope="col">{label}</th>' for label in ("Series", *(label for _, label, _ in _EACH)))
+    rows = []
+    for series, statistics in data.each_series.items():
+        cells = "".join(f"<td>{_number(statistics.get(name), kind)}</td>" for name, _, kind in _EACH)
+        rows.append(f'<tr><th scope="row">{html.escape(series)}</th>{cells}</tr>')
+    return (
+        '<section aria-labelledby="h-each"><h2 id="h-each">Each series</h2><div class="scroll" tabindex="0">'
+        f'<table class="months"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'
+    )
 
 
 def _months(data: ReportData) -> str:

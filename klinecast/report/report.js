@@ -41,12 +41,12 @@
     charts.splice(0).forEach(([, plot]) => plot.destroy());
     chart("equity", [data.equity, data.held], [["equity", "--a"], ["buy and hold", "--b"]], money);
     chart("drawdown", [data.drawdown], [["drawdown", "--a", `rgb(${color("--loss")} / 0.25)`]], percent);
-    chart("price", [data.close], [["close", "--b"]], money, { draw: [markers] });
+    if (!data.several) chart("price", [data.close], [["close", "--b"]], money, { draw: [markers] });
   }
 
-  const names = ["Entry (UTC)", "Exit (UTC)", "Side", "Quantity", "Entry price", "Exit price", "Profit", "Fees", "Reason"];
+  const names = ["Entry (UTC)", "Exit (UTC)", "Side", "Quantity", "Entry price", "Exit price", "Profit", "Fees", "Reason", ...(data.several ? ["Series"] : [])];
   const time = (ms) => (ms < 0 ? "open" : new Date(ms).toISOString().slice(0, 16).replace("T", " "));
-  const show = [time, time, (v) => (v > 0 ? "long" : "short"), (v) => v.toPrecision(6), money, money, money, money, (v) => v];
+  const show = [time, time, (v) => (v > 0 ? "long" : "short"), (v) => v.toPrecision(6), money, money, money, money, (v) => v, (v) => v];
   const rows = data.trades[0].map((_, i) => data.trades.map((column) => column[i]));
   let sorted = { column: 0, up: true };
   function fillTrades() {
@@ -66,6 +66,7 @@
     head.append(button); document.querySelector("#trades thead tr").append(head);
   });
 
+  if (data.several) document.getElementById("prices").remove();  // prices of several series share no axis
   if (location.hash === "#dark" || location.hash === "#light") root.dataset.theme = location.hash.slice(1);
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
