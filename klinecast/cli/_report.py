@@ -20,7 +20,7 @@ def write_report(client: Client, result: Result, path: Path) -> None:
     trades = dict(client.load_trades(result.result_id))
     trades["exit_reason"] = np.array([EXIT_REASONS[int(one)] for one in trades["exit_reason"]])
     if result.series_results:
-        trades["series"] = np.array([str(one.series) for one in result.series_results])[trades["series"]]
+        trades["series"] = np.array([one.series.symbol for one in result.series_results])[trades["series"]]
     else:
         del trades["series"]
     stop_first, target_first = result.total_return_bounds
