@@ -228,3 +228,4 @@ def _decide_all(
             simulation.advance(index + 1)
         if index % REPORT_EVERY == REPORT_EVERY - 1:
             report(index + 1, simulation.equity)
+    simulation.note_last_decision()

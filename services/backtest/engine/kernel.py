@@ -200,6 +200,12 @@ def advance(
         state.equity = equity[last]
         state.last_close = closes[last]
         state.last_open_ms = open_ms[last]
+        state.pending_target = target[last]
+        state.pending_stop_loss = value_at(stop_loss, last, rules.stop_loss)
+        state.pending_take_profit = value_at(take_profit, last, rules.take_profit)
+        state.pending_trailing_stop = value_at(trailing_stop, last, rules.trailing_stop)
+        state.pending_limit_price = value_at(limit_price, last, np.nan)
+        state.pending_stop_price = value_at(stop_price, last, np.nan)
     return stop
 
 

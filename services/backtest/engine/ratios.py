@@ -8,7 +8,7 @@ year's take p as well, and do without it, so that all can be called alike.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -74,24 +74,47 @@ def expected_shortfall_95(returns: ArrayLike, p: float | None = None) -> float |
     return tail_risk(returns).expected_shortfall
 
 
+class Joint(NamedTuple):
+    """How returns move with those of a benchmark."""
+
+    mean: float
+    """Of the returns, where both are present."""
+    benchmark_mean: float
+    """Of the benchmark's."""
+    covariance: float
+    """Of both, ddof 1."""
+    variance: float
+    """Of the benchmark's, ddof 1."""
+
+    @classmethod
+    def of(cls, returns: ArrayLike, benchmark: ArrayLike) -> Self:
+        """Sum both; ValueError where they are of two lengths."""
+        values, others = _column(returns), _column(benchmark)
+        if len(values) != len(others):
+            raise ValueError(f"benchmark: {len(others)} returns, others have {len(values)}")
+        return cls(*sums.covariance(values, others))
+
+    @property
+    def beta(self) -> float | None:
+        """covariance / variance."""
+        return defined(self.covariance / self.variance) if self.variance > SMALLEST_DEVIATION**2 else None
+
+    def alpha(self, p: float, risk_free_rate: float) -> float | None:
+        """(1 + mean(r - rf - beta * (b - rf)))^p - 1."""
+        slope, rate = self.beta, risk_free_rate / p
+        if slope is None:
+            return None
+        return power(1.0 + (self.mean - rate - slope * (self.benchmark_mean - rate)), p, less=1.0)
+
+
 def beta(returns: ArrayLike, benchmark: ArrayLike, p: float | None = None) -> float | None:
     """cov(r, b) / var(b); ValueError where they are of two lengths. Source: Sharpe (1964)."""
-    values, others = _column(returns), _column(benchmark)
-    if len(values) != len(others):
-        raise ValueError(f"benchmark: {len(others)} returns, others have {len(values)}")
-    _, _, joint, variance = sums.covariance(values, others)
-    return defined(joint / variance) if variance > SMALLEST_DEVIATION**2 else None
+    return Joint.of(returns, benchmark).beta
 
 
 def alpha(returns: ArrayLike, benchmark: ArrayLike, p: float, risk_free_rate: float = 0.0) -> float | None:
     """(1 + mean(r - rf - beta * (b - rf)))^p - 1, a fraction a year. Source: Jensen (1968), compounded."""
-    values, others = _column(returns), _column(benchmark)
-    slope = beta(values, others)
-    if slope is None:
-        return None
-    mean, other_mean, _, _ = sums.covariance(values, others)
-    rate = risk_free_rate / p
-    return power(1.0 + (mean - rate - slope * (other_mean - rate)), p, less=1.0)
+    return Joint.of(returns, benchmark).alpha(p, risk_free_rate)
 
 
 def geometric_annual_return(returns: ArrayLike, p: float) -> float | None:

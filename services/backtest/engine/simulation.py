@@ -30,8 +30,9 @@ from services.backtest.engine.validation import (
     require_supported,
 )
 
-_DISTANCES = ("stop_loss", "take_profit", "trailing_stop")
-_PENDING = tuple(f"pending_{name}" for name in ("target", *_DISTANCES, "limit_price", "stop_price"))
+_PENDING = tuple(
+    f"pending_{name}" for name in ("target", "stop_loss", "take_profit", "trailing_stop", "limit_price", "stop_price")
+)
 _NO_FUNDING = FundingColumns(np.empty(0, np.int64), NOTHING, NOTHING)
 _KLINES_PER_ROW = 16
 """Logs begin with a row for so many klines; memory that no row is written to is never touched."""
@@ -143,12 +144,16 @@ class Simulation:
         self._advance(run, index, index + 1)
         return Account.of(run.state)
 
+    def note_last_decision(self) -> None:
+        """Keep a decision that was made after its kline was simulated: a run that goes on begins with it."""
+        for name, column in zip(_PENDING, self._decisions, strict=True):
+            if len(column):
+                self._run.state[name] = column[-1]
+
     def finish(self) -> Outcome:
         """Simulate what is left and return the outcome."""
         self.advance(len(self._klines))
         bounds = [self._bound_run(policy) for policy in (IntrabarPolicy.STOP_FIRST, IntrabarPolicy.TARGET_FIRST)]
-        for run in {id(run): run for run in (self._run, *bounds)}.values():
-            self._note_pending(run)
         state = EngineState.of(self._run.state, *(None if run is self._run else run.state for run in bounds))
         for run in {id(run): run for run in (self._run, *bounds)}.values():
             self._end(run)
@@ -206,12 +211,6 @@ class Simulation:
         close = float(self._klines.close[-1])
         kernel.end_run(run.state, run.rules, run.fills, run.trades, close, int(self._execution.close_at_end))
         run.equity[-1] = run.state["equity"][0]
-
-    def _note_pending(self, run: Run) -> None:
-        """Keep the last kline's decision for a run that goes on."""
-        usual = [np.nan] + [run.rules[name][0] for name in _DISTANCES] + [np.nan, np.nan]
-        for name, column, otherwise in zip(_PENDING, self._decisions, usual, strict=True):
-            run.state[name] = column[-1] if len(column) else otherwise
 
     def _count_missing(self, base: int) -> int:
         times = self._klines.open_time_ms

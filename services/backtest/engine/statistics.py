@@ -261,13 +261,13 @@ def _of_returns(curve: Curve, convention: StatisticsConvention) -> dict[str, flo
     returns, benchmark = sampled_returns(curve, daily=daily)
     p = convention.days_per_year * DAY_MS / (DAY_MS if daily else curve.span_ms)
     rate, ddof = convention.risk_free_rate, convention.ddof
-    risk = tail_risk(returns)
+    risk, joint = tail_risk(returns), ratios.Joint.of(returns, benchmark)
     found = {
         "omega": omega_ratio(returns),
         "value_at_risk_95": risk.value_at_risk,
         "expected_shortfall_95": risk.expected_shortfall,
-        "beta": beta(returns, benchmark),
-        "alpha": alpha(returns, benchmark, p, rate),
+        "beta": joint.beta,
+        "alpha": joint.alpha(p, rate),
     }
     if convention.formula is Formula.GEOMETRIC:
         drawdown = max_drawdown(curve.equity, curve.initial_cash)
