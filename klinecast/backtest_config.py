@@ -52,6 +52,8 @@ class BacktestConfig:
     """Whether a stored result of an equal request may be taken."""
     account: Account = Account.SEPARATE
     """Whose money several series trade with."""
+    finer_interval: Interval | None = None
+    """Interval of klines that decide where a stop and a target are both touched; None: the intrabar policy does."""
 
     @property
     def all_series(self) -> tuple[SeriesKey, ...]:

@@ -240,6 +240,8 @@ class Result:
     execution: Mapping[str, object]
     pending_target: float | None
     ambiguous_klines: int
+    resolved_klines: int
+    """Klines in which finer klines told whether stop or target came first."""
     total_return_bounds: tuple[float, float]
     """If every ambiguous kline had hit the stop first, or the target."""
     gap_count: int

@@ -30,7 +30,7 @@ from klinecast.cli._session import (
     print_rows,
     usage_error,
 )
-from klinecast.client import Backtest, BacktestConfig, BacktestEvent, Client, SeriesResult
+from klinecast.client import Backtest, BacktestConfig, BacktestEvent, Client, Interval, SeriesResult
 from klinecast.types import Account, ExecutionModel
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -65,6 +65,9 @@ def run(
     execution: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the execution model")] = None,
     venue: VenueOption = "BINANCE",
     market_type: MarketTypeOption = "spot",
+    finer_interval: Annotated[
+        str | None, typer.Option(help="klines that decide where a stop and a target are both touched, for example 1m")
+    ] = None,
     warmup_klines: Annotated[int, typer.Option(help="klines before the start that the strategy sees")] = 0,
     priority: Annotated[int, typer.Option(help="0..9, 9 first")] = 4,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE label")] = None,
@@ -84,6 +87,8 @@ def run(
     rules |= {"slippage_bps": slippage_bps} if slippage_bps is not None else {}
     if mode not in (None, *_MODES):
         raise usage_error("--mode", f"{mode!r} is none of {' '.join(_MODES)}")
+    if finer_interval is not None and finer_interval not in list(Interval):
+        raise usage_error("--finer-interval", f"{finer_interval!r} is none of {' '.join(Interval)}")
     try:
         model = ExecutionModel.from_dict(rules)
     except (ValueError, TypeError) as error:
@@ -102,6 +107,7 @@ def run(
         labels=parse_pairs("--label", label or []),
         allow_reuse=not no_reuse,
         account=Account(account.upper()),
+        finer_interval=None if finer_interval is None else Interval(finer_interval),
     )
     session: Session = context.obj
     with session.client() as client:

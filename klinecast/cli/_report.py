@@ -43,6 +43,7 @@ def write_report(client: Client, result: Result, path: Path) -> None:
         execution=result.execution,
         honesty={
             "ambiguous_klines": result.ambiguous_klines,
+            "resolved_klines": result.resolved_klines,
             "total_return_stop_first": stop_first,
             "total_return_target_first": target_first,
             "gaps_crossed": result.gap_count,

@@ -15,8 +15,16 @@ from klinecast.convert.execution import (
     execution_from_proto,
     execution_to_proto,
 )
-from klinecast.convert.market import series_from_proto, series_to_proto, time_range_from_proto, timestamp_to_proto
+from klinecast.convert.market import (
+    INTERVAL_FROM_PROTO,
+    INTERVAL_TO_PROTO,
+    series_from_proto,
+    series_to_proto,
+    time_range_from_proto,
+    timestamp_to_proto,
+)
 from klinecast.convert.violations import Violations
+from klinecast.interval import divides
 from klinecast.series import SeriesKey
 from klinecast.types import Account
 
@@ -59,6 +67,7 @@ def config_to_proto(config: BacktestConfig) -> backtest_pb2.BacktestConfig:
         deadline=_duration_to_proto(config.deadline_s),
         reuse=backtest_pb2.REUSE_ALLOW if config.allow_reuse else backtest_pb2.REUSE_NEVER,
         account=_ACCOUNTS[config.account],
+        finer_interval=INTERVAL_TO_PROTO[config.finer_interval] if config.finer_interval else 0,  # type: ignore[arg-type]
     )
     proto.params.update(dict(config.params))
     if config.result_ttl_s is not None:
@@ -78,6 +87,7 @@ def config_from_proto(
     execution = execution_from_proto(proto.execution, f"{field}.execution", found, market_type=market_type)
     statistics = convention_from_proto(proto.statistics, f"{field}.statistics", found)
     _check_numbers(proto, field, found)
+    _check_finer(proto, series, field, found)
     _check_labels(proto, field, found)
     ttl_s = _duration_from_proto(proto, "result_ttl", field, found, MAX_TTL_S, least=1.0)
     deadline_s = _duration_from_proto(proto, "deadline", field, found, MAX_DEADLINE_S)
@@ -104,6 +114,7 @@ def config_from_proto(
         deadline_s=3600.0 if deadline_s is None else deadline_s,
         allow_reuse=proto.reuse != backtest_pb2.REUSE_NEVER,
         account=_ACCOUNT_NAMES.get(proto.account, Account.SEPARATE),
+        finer_interval=INTERVAL_FROM_PROTO.get(proto.finer_interval),
     )
 
 
@@ -121,6 +132,21 @@ def _series_from_proto(proto: backtest_pb2.BacktestConfig, field: str, found: Vi
             one.market_type is series[0].market_type, f"{where}.market_type", "must be that of the first series"
         )
     return tuple(series)
+
+
+def _check_finer(
+    proto: backtest_pb2.BacktestConfig, series: tuple[SeriesKey, ...], field: str, found: Violations
+) -> None:
+    """Note a finer interval that is none, does not make up the klines of the series, or has no engine to use it."""
+    if not proto.finer_interval or not series:
+        return
+    finer, where = INTERVAL_FROM_PROTO.get(proto.finer_interval), f"{field}.finer_interval"
+    found.check(finer is not None, where, "must be a value of Interval")
+    found.check(
+        finer is None or divides(finer, series[0].interval), where, f"must divide {series[0].interval.value} evenly"
+    )
+    shared = proto.account == backtest_pb2.ACCOUNT_SHARED and len(series) > 1
+    found.check(not shared, where, "needs an account of its own for each series")
 
 
 def params_from_proto(params: struct_pb2.Struct) -> dict[str, ParamValue]:

@@ -118,7 +118,7 @@ def strategy(proto: strategy_pb2.Strategy) -> models.Strategy:
 def result(proto: result_pb2.Result) -> models.Result:
     """Convert a result."""
     header, config = proto.header, proto.header.config
-    manifests = header.manifest.series or [result_pb2.SeriesManifest()]
+    manifests = header.manifest.series[: len(config.series)] or [result_pb2.SeriesManifest()]
     return models.Result(
         result_id=header.result_id,
         strategy=config.strategy,
@@ -136,6 +136,7 @@ def result(proto: result_pb2.Result) -> models.Result:
         execution=_execution(config),
         pending_target=optional_field(header, "pending_target"),
         ambiguous_klines=header.ambiguous_klines,
+        resolved_klines=header.resolved_klines,
         total_return_bounds=(header.total_return_stop_first, header.total_return_target_first),
         gap_count=sum(manifest.gap_count for manifest in manifests),
         missing_count=sum(manifest.missing_count for manifest in manifests),

@@ -86,6 +86,8 @@ class SeriesRun:
     outcome: Outcome
     statistics: Mapping[str, float]
     gaps: Gaps
+    finer: Loaded | None
+    """Finer klines that decided ambiguous ones, None where none were needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,12 @@ SLICE = 131_072
 """Klines simulated between two looks at a cancel: about a millisecond."""
 LOADERS = 8
 """Series that are read at once."""
+_Report = Callable[[int, int, FloatColumn], None]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Part:
     """One series on its way."""
 
@@ -52,6 +53,8 @@ class _Part:
     loaded: Loaded
     klines: KlineColumns
     """Those to trade."""
+    finer: Loaded | None = None
+    """Finer klines, once there was something for them to decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,29 +124,37 @@ class Runner:
     def _simulate_each(
         self, config: BacktestConfig, parts: Sequence[_Part], signals: Sequence[Signals] | None
     ) -> list[Outcome]:
-        """Simulate each series from its share of the money."""
-        cash = config.initial_cash / len(parts)
+        """Simulate each series from its share of the money, again where finer klines have something to decide."""
         report = self._report_simulated if len(parts) == 1 else _keep_quiet
 
         def simulate(at: int) -> Outcome:
-            part = parts[at]
+            part, decided = parts[at], None if signals is None else signals[at]
+            share = config.initial_cash / len(parts)
             with blamed_on(config.strategy):
-                if signals is None:
-                    return self._simulate_events(config, part, cash, report)
-                simulation = Simulation(
-                    part.klines, signals[at], config.execution, cash, funding=part.loaded.funding,
-                    interval_ms=config.interval.span_ms,
-                )  # fmt: skip
-                for stop in [*range(SLICE, len(part.klines), SLICE), len(part.klines)]:
-                    simulation.advance(stop)
-                    report(stop, len(part.klines), simulation.equity)
-                return simulation.finish()
+                outcome = self._simulate(config, part, decided, share, report)
+                if config.finer_interval is None or not outcome.ambiguous_klines:
+                    return outcome
+                finer = dataclasses.replace(part.series, interval=config.finer_interval)
+                part.finer = self.load(dataclasses.replace(config, warmup_klines=0), finer, ())
+                return self._simulate(config, part, decided, share, report)
 
         return self._side_by_side(simulate, range(len(parts)), os.cpu_count() or 1, Phase.SIMULATE)
 
-    def _simulate_events(
-        self, config: BacktestConfig, part: _Part, cash: float, report: Callable[[int, int, FloatColumn], None]
+    def _simulate(
+        self, config: BacktestConfig, part: _Part, signals: Signals | None, cash: float, report: _Report
     ) -> Outcome:
+        if signals is None:
+            return self._simulate_events(config, part, cash, report)
+        simulation = Simulation(
+            part.klines, signals, config.execution, cash, funding=part.loaded.funding,
+            finer=None if part.finer is None else part.finer.klines, interval_ms=config.interval.span_ms,
+        )  # fmt: skip
+        for stop in [*range(SLICE, len(part.klines), SLICE), len(part.klines)]:
+            simulation.advance(stop)
+            report(stop, len(part.klines), simulation.equity)
+        return simulation.finish()
+
+    def _simulate_events(self, config: BacktestConfig, part: _Part, cash: float, report: _Report) -> Outcome:
         mode = config.mode or default_mode(config.market_type)
         outcome, _ = simulate_events(
             part.klines,
@@ -152,6 +163,7 @@ class Runner:
             cash,
             seen=part.loaded.klines.copy(),  # what a plug-in does to the klines is no business of the simulation
             funding=part.loaded.funding,
+            finer=None if part.finer is None else part.finer.klines,
             interval_ms=config.interval.span_ms,
             report=lambda done, equity: report(done, len(part.klines), equity),
         )
@@ -188,7 +200,7 @@ class Runner:
         return Run(
             config=config,
             series=tuple(
-                SeriesRun(part.series, part.loaded, part.klines, outcome, found, gap)
+                SeriesRun(part.series, part.loaded, part.klines, outcome, found, gap, part.finer)
                 for part, outcome, found, gap in zip(parts, outcomes, statistics, gaps, strict=True)
             ),
             portfolio=portfolio,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Submitter:
         found.raise_if_any()
         if config is None:
             raise InvalidArgument.of(FieldViolation("config", "is required"))
-        await asyncio.gather(*(self._check_range(config, series) for series in config.all_series), self._check_queue())
+        await asyncio.gather(*(self._check_range(config, series) for series in _read_by(config)), self._check_queue())
         job = NewJob(
             key=JobKey(tenant, new_id()),
             config=wire,
@@ -128,3 +129,12 @@ class Submitter:
                 quota=[QuotaViolation("service", f"at most {self.max_queued} backtests wait at once")],
                 retry_after_s=5.0,
             )
+
+
+def _read_by(config: BacktestConfig) -> list[SeriesKey]:
+    """Return the series a backtest reads, or may read."""
+    finer = config.finer_interval
+    return [
+        *config.all_series,
+        *(dataclasses.replace(one, interval=finer) for one in config.all_series if finer is not None),
+    ]

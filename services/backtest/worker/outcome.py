@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 
 from klinecast.api.results.v1 import result_pb2
 from klinecast.client import Client
@@ -17,7 +18,7 @@ from klinecast.convert.outcome import (
 )
 from klinecast.types import Account
 from services.backtest.engine import ENGINE_VERSION
-from services.backtest.run import Run, SeriesRun
+from services.backtest.run import Gaps, Run, SeriesRun
 from services.backtest.worker.store import Claim
 
 
@@ -49,7 +50,7 @@ def save_run(client: Client, claim: Claim, run: Run) -> None:
         },
         open_position=None if several else _open_position(run.series[0]),
         manifest=manifest_to_proto(
-            map(_manifest, run.series),
+            [*map(_manifest, run.series), *_finer_manifests(run)],
             strategy_version=run.strategy_version,
             code_hash=run.code_hash,
             engine_version=ENGINE_VERSION,
@@ -86,6 +87,21 @@ def _manifest(one: SeriesRun) -> result_pb2.SeriesManifest:
         missing_count=one.gaps.missing,
         gaps=one.gaps.first,
     )
+
+
+def _finer_manifests(run: Run) -> Iterator[result_pb2.SeriesManifest]:
+    for one in run.series:
+        if one.finer is not None and run.config.finer_interval is not None:
+            gaps = Gaps.of(one.finer.klines, run.config.finer_interval)
+            yield series_manifest_to_proto(
+                dataclasses.replace(one.series, interval=run.config.finer_interval),
+                one.finer.klines,
+                revision=one.finer.revision,
+                source_interval=one.finer.source_interval,
+                gap_count=gaps.count,
+                missing_count=gaps.missing,
+                gaps=gaps.first,
+            )
 
 
 def _series_result(one: SeriesRun, account: Account) -> result_pb2.SeriesResult:

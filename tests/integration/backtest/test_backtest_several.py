@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from klinecast.client import BacktestConfig, Client, IndicatorKey, SeriesKey
-from klinecast.errors import InvalidArgument
+from klinecast.errors import InvalidArgument, NotFound
 from klinecast.interval import Interval
 from klinecast.types import Account, ExecutionModel, KlineColumns, MarketType, Signals
 from services.backtest.engine import combine, simulate, simulate_shared
@@ -134,3 +134,45 @@ def test_a_perpetual_pays_its_stored_funding(client):
     assert held["quantity"].tolist() == [1.0]
     paid = np.count_nonzero(stamps >= held["open_time_ms"][0]) - 0
     assert result.statistics["total_funding"] == pytest.approx(paid * 100.0 * 0.0001)
+
+
+def make_ambiguous(client: Client) -> SeriesKey:
+    """Ingest hours that reach both levels, and minutes of every second one of them that reach the target first."""
+    key = make_series()
+    hours = np.arange(COUNT)
+    prices = {name: np.full(COUNT, value) for name, value in (("open", 100.0), ("high", 104.0), ("low", 96.0))}
+    columns = {"open_time_ms": START_MS + HOUR_MS * hours, **prices, "close": prices["open"], "volume": prices["open"]}
+    client.ingest_klines(key, [columns])
+    minutes = np.arange(COUNT * 60)
+    place = minutes % 60
+    told = (minutes // 60) % 2 == 0
+    high = np.where(place == 10, 104.0, 100.0)
+    low = np.where(place == 50, 96.0, 100.0)
+    flat = np.full(len(minutes), 100.0)
+    finer = {
+        "open_time_ms": START_MS + 60_000 * minutes, "open": flat, "high": high, "low": low, "close": flat,
+        "volume": flat,
+    }  # fmt: skip
+    minute_key = dataclasses.replace(key, interval=Interval.M1)
+    client.ingest_klines(minute_key, [{name: column[told] for name, column in finer.items()}])
+    return key
+
+
+def test_finer_klines_decide_where_a_stop_and_a_target_are_both_touched(client):
+    key = make_ambiguous(client)
+    model = ExecutionModel(stop_loss=0.03, take_profit=0.03, reentry="NEXT_DECISION", taker_fee_bps=0)
+    plain = make_config(key, strategy="dual_ma", execution=model, params={"fast": 2, "slow": 3})
+    hold = dataclasses.replace(plain, strategy="garbage", params={"how": "spoil"})
+    coarse = finished(client, hold)
+    fine = finished(client, dataclasses.replace(hold, finer_interval=Interval.M1))
+    assert (coarse.ambiguous_klines, coarse.resolved_klines) == (COUNT - 1, 0)
+    assert (fine.ambiguous_klines, fine.resolved_klines) == (COUNT // 2, COUNT // 2 - 1)
+    assert coarse.statistics["win_rate"] == 0
+    assert fine.statistics["win_rate"] == (COUNT // 2 - 1) / (COUNT - 1)
+
+
+def test_a_finer_interval_must_divide_and_be_stored(client):
+    key = make_market(client, 1)[0]
+    for finer, error in ((Interval.H4, InvalidArgument), (Interval.M1, NotFound)):
+        with pytest.raises(error, match="must divide 1h evenly" if finer is Interval.H4 else "1m"):
+            client.create_backtest(make_config(key, finer_interval=finer))

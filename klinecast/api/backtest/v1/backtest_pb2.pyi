@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from klinecast.api.backtest.v1 import execution_model_pb2 as _execution_model_pb2
+from klinecast.api.market.v1 import interval_pb2 as _interval_pb2
 from klinecast.api.market.v1 import series_pb2 as _series_pb2
 import builtins as _builtins
 import sys
@@ -216,6 +217,7 @@ class BacktestConfig(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     REUSE_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    FINER_INTERVAL_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Name of a registered strategy, see ListStrategies. Required."""
     mode: Global___StrategyMode.ValueType
@@ -234,6 +236,10 @@ class BacktestConfig(_message.Message):
     """Default ALLOW."""
     account: Global___Account.ValueType
     """Where there are several series, whose money they trade with; default SEPARATE."""
+    finer_interval: _interval_pb2.Interval.ValueType
+    """Interval of klines that decide klines in which a stop and a target are both touched, where they cover these fully; it divides that of
+    the series. Not given (default): the intrabar policy decides. Not with a shared account.
+    """
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:
         """Params of the strategy by name; absent ones take their defaults. An integral number is accepted for an int."""
@@ -291,10 +297,11 @@ class BacktestConfig(_message.Message):
         deadline: _duration_pb2.Duration | None = ...,
         reuse: Global___Reuse.ValueType = ...,
         account: Global___Account.ValueType = ...,
+        finer_interval: _interval_pb2.Interval.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash", "_keep_equity", b"_keep_equity", "_keep_trades", b"_keep_trades", "_priority", b"_priority", "deadline", b"deadline", "end_time", b"end_time", "execution", b"execution", "initial_cash", b"initial_cash", "keep_equity", b"keep_equity", "keep_trades", b"keep_trades", "params", b"params", "priority", b"priority", "result_ttl", b"result_ttl", "start_time", b"start_time", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash", "_keep_equity", b"_keep_equity", "_keep_trades", b"_keep_trades", "_priority", b"_priority", "account", b"account", "deadline", b"deadline", "end_time", b"end_time", "execution", b"execution", "initial_cash", b"initial_cash", "keep_equity", b"keep_equity", "keep_trades", b"keep_trades", "labels", b"labels", "mode", b"mode", "params", b"params", "priority", b"priority", "result_ttl", b"result_ttl", "reuse", b"reuse", "series", b"series", "start_time", b"start_time", "statistics", b"statistics", "strategy", b"strategy", "warmup_klines", b"warmup_klines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash", "_keep_equity", b"_keep_equity", "_keep_trades", b"_keep_trades", "_priority", b"_priority", "account", b"account", "deadline", b"deadline", "end_time", b"end_time", "execution", b"execution", "finer_interval", b"finer_interval", "initial_cash", b"initial_cash", "keep_equity", b"keep_equity", "keep_trades", b"keep_trades", "labels", b"labels", "mode", b"mode", "params", b"params", "priority", b"priority", "result_ttl", b"result_ttl", "reuse", b"reuse", "series", b"series", "start_time", b"start_time", "statistics", b"statistics", "strategy", b"strategy", "warmup_klines", b"warmup_klines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_cash: _TypeAlias = _typing.Literal["initial_cash"]  # noqa: Y015
     _WhichOneofArgType__initial_cash: _TypeAlias = _typing.Literal["_initial_cash", b"_initial_cash"]  # noqa: Y015

@@ -84,7 +84,7 @@ class Manifest(_message.Message):
     """Version of klinecast that ran it."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesManifest]:
-        """The series read."""
+        """The series read: those of the config in its order, then finer ones that decided ambiguous klines."""
 
     def __init__(
         self,
