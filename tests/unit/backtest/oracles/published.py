@@ -16,7 +16,7 @@ COUNTS = {
     "backtesting_py.json": (13, 9),
     "freqtrade_backtest_detail.json": (15, 12),
     "freqtrade_fees_pnl.json": (37, 14),
-    "vectorbt.json": (190, 44),
+    "vectorbt.json": (191, 43),
     "empyrical_stats.json": (46, 16),
     "talib_python_tests.json": (21, 5),
 }

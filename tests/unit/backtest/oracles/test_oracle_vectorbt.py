@@ -38,8 +38,6 @@ def why_single_out_of_scope(row: dict[str, Any]) -> str | None:
         return "reject: orders refused at random"
     if "lock_cash" in order:
         return "lock_cash: an account part of whose cash is not free"
-    if order.get("fixed_fees", 0) > before["cash"] + abs(number(order["size"])) * order["price"]:
-        return "an exit refused because its fee is more than there is to pay it"
     held = before["position"]
     if held < 0 and before["cash"] + held * before["val_price"] <= 0:
         return "a short in an account without equity, which is ruin here"
