@@ -6,6 +6,7 @@ Several series are loaded, decided and simulated side by side, in threads: kerne
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from services.backtest.run import Gaps, Loaded, Progress, Run, SeriesRun, Timing
 
 SLICE = 131_072
 """Klines simulated between two looks at a cancel: about a millisecond."""
+CORES = os.cpu_count() or 1
 LOADERS = 8
 """Series that are read at once."""
 _Report = Callable[[int, int, FloatColumn], None]
@@ -74,7 +76,7 @@ class Runner:
         self.report(Progress(Phase.LOAD))
         with timings.measure(Phase.LOAD):
             parts = self._load(config)
-        total = sum(len(part.klines) for part in parts)
+        total = sum(_sizes(parts))
         self.report(Progress(Phase.SIGNALS, 0, total))
         outcomes, portfolio = self._outcomes(config, parts, timings)
         with timings.measure(Phase.STATISTICS):
@@ -93,7 +95,7 @@ class Runner:
             first = int(np.searchsorted(loaded.klines.open_time_ms, config.start_ms))
             return _Part(series, loaded, loaded.klines.slice(first))
 
-        return self._side_by_side(load, config.all_series, LOADERS, Phase.LOAD)
+        return self._side_by_side(load, config.all_series, LOADERS, Phase.LOAD, [0] * len(config.all_series))
 
     def _outcomes(
         self, config: BacktestConfig, parts: Sequence[_Part], timings: Timings
@@ -105,7 +107,7 @@ class Runner:
         else:
             with timings.measure(Phase.SIGNALS):
                 signals = self._side_by_side(
-                    lambda part: self._signals(config, part), parts, os.cpu_count() or 1, Phase.SIGNALS
+                    lambda part: self._signals(config, part), parts, CORES, Phase.SIGNALS, _sizes(parts)
                 )
             with timings.measure(Phase.SIMULATE):
                 if config.account is Account.SHARED and len(parts) > 1:
@@ -130,29 +132,29 @@ class Runner:
         def simulate(at: int) -> Outcome:
             part, decided = parts[at], None if signals is None else signals[at]
             share = config.initial_cash / len(parts)
-            with blamed_on(config.strategy):
-                outcome = self._simulate(config, part, decided, share, report)
-                if config.finer_interval is None or not outcome.ambiguous_klines:
-                    return outcome
-                finer = dataclasses.replace(part.series, interval=config.finer_interval)
-                part.finer = self.load(dataclasses.replace(config, warmup_klines=0), finer, ())
-                return self._simulate(config, part, decided, share, report)
+            outcome = self._simulate(config, part, decided, share, report)
+            if config.finer_interval is None or not outcome.ambiguous_klines:
+                return outcome
+            finer = dataclasses.replace(part.series, interval=config.finer_interval)
+            part.finer = self.load(dataclasses.replace(config, warmup_klines=0), finer, ())
+            return self._simulate(config, part, decided, share, report)
 
-        return self._side_by_side(simulate, range(len(parts)), os.cpu_count() or 1, Phase.SIMULATE)
+        return self._side_by_side(simulate, range(len(parts)), CORES, Phase.SIMULATE, _sizes(parts))
 
     def _simulate(
         self, config: BacktestConfig, part: _Part, signals: Signals | None, cash: float, report: _Report
     ) -> Outcome:
-        if signals is None:
-            return self._simulate_events(config, part, cash, report)
-        simulation = Simulation(
-            part.klines, signals, config.execution, cash, funding=part.loaded.funding,
-            finer=None if part.finer is None else part.finer.klines, interval_ms=config.interval.span_ms,
-        )  # fmt: skip
-        for stop in [*range(SLICE, len(part.klines), SLICE), len(part.klines)]:
-            simulation.advance(stop)
-            report(stop, len(part.klines), simulation.equity)
-        return simulation.finish()
+        with blamed_on(config.strategy):
+            if signals is None:
+                return self._simulate_events(config, part, cash, report)
+            simulation = Simulation(
+                part.klines, signals, config.execution, cash, funding=part.loaded.funding,
+                finer=None if part.finer is None else part.finer.klines, interval_ms=config.interval.span_ms,
+            )  # fmt: skip
+            for stop in [*range(SLICE, len(part.klines), SLICE), len(part.klines)]:
+                simulation.advance(stop)
+                report(stop, len(part.klines), simulation.equity)
+            return simulation.finish()
 
     def _simulate_events(self, config: BacktestConfig, part: _Part, cash: float, report: _Report) -> Outcome:
         mode = config.mode or default_mode(config.market_type)
@@ -215,27 +217,33 @@ class Runner:
         now, peak = float(equity[-1]), float(equity.max())
         self.report(Progress(Phase.SIMULATE, done, total, now, now / peak - 1 if peak > 0 else None))
 
-    def _side_by_side(self, step: Callable[[_T], _R], items: Sequence[_T], threads: int, phase: Phase) -> list[_R]:
+    def _side_by_side(
+        self, step: Callable[[_T], _R], items: Sequence[_T], threads: int, phase: Phase, sizes: Sequence[int]
+    ) -> list[_R]:
         """Do a step for every item, in this thread where there is one; what a step raises first ends all."""
         if len(items) == 1:
             return [step(items[0])]
         with ThreadPoolExecutor(min(threads, len(items))) as pool:
             try:
-                return list(self._told(pool.map(step, items), len(items), phase))
+                return list(self._told(pool.map(step, items), phase, sizes))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _told(self, results: Iterable[_R], total: int, phase: Phase) -> Iterator[_R]:
-        """Pass results on, telling progress in series: a cancel is noticed between two of them."""
-        for done, result in enumerate(results, 1):
-            self.report(Progress(phase, done, total))
+    def _told(self, results: Iterable[_R], phase: Phase, sizes: Sequence[int]) -> Iterator[_R]:
+        """Pass results on, telling the klines that are done: a cancel is noticed between two of them."""
+        for done, result in zip(itertools.accumulate(sizes), results, strict=True):
+            self.report(Progress(phase, done, sum(sizes)))
             yield result
 
 
 def default_mode(market_type: MarketType) -> str:
     """Return the mode of a config that names none: long_only on spot, long_short on perpetuals."""
     return "long_only" if market_type is MarketType.SPOT else "long_short"
+
+
+def _sizes(parts: Iterable[_Part]) -> list[int]:
+    return [len(part.klines) for part in parts]
 
 
 def _keep_quiet(done: int, total: int, equity: FloatColumn) -> None:
