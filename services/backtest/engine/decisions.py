@@ -43,17 +43,17 @@ def act(
     decision: float, stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
 ) -> None:  # fmt: skip
     """Act on a decision whose time came: close, reduce, increase at the market, or put an entry to rest."""
-    if not take(state, rules, reference, decision, limit_price, stop_price):
+    if not take(state, rules, reference, decision, stop_loss, take_profit, trailing_stop, limit_price, stop_price):
         return
     if not lower(state, rules, fills, trades, index, reference):
-        enlarge(
-            state, rules, fills, index, reference, at_open, decision,
-            stop_loss, take_profit, trailing_stop, limit_price, stop_price,
-        )  # fmt: skip
+        enlarge(state, rules, fills, index, reference, at_open, decision, limit_price, stop_price)
 
 
 @leaf
-def take(state: State, rules: Rules, reference: float, decision: float, limit_price: float, stop_price: float) -> bool:
+def take(
+    state: State, rules: Rules, reference: float, decision: float,
+    stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
+) -> bool:  # fmt: skip
     """Take note of a decision; tell whether there is anything to trade."""
     fresh = not math.isnan(decision)
     kind = LIMIT if not math.isnan(limit_price) else STOP if not math.isnan(stop_price) else MARKET
@@ -61,6 +61,9 @@ def take(state: State, rules: Rules, reference: float, decision: float, limit_pr
     if fresh:
         state.target = decision
         state.target_kind = kind
+        state.target_stop_loss = stop_loss
+        state.target_take_profit = take_profit
+        state.target_trailing_stop = trailing_stop
     if not is_due(state, rules, fresh, kind, price):
         return False
     state.acted = state.target
@@ -89,7 +92,7 @@ def lower(state: State, rules: Rules, fills: Rows[Fill], trades: Rows[Trade], in
 @leaf
 def enlarge(
     state: State, rules: Rules, fills: Rows[Fill], index: int, reference: float, at_open: bool, decision: float,
-    stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
+    limit_price: float, stop_price: float,
 ) -> None:  # fmt: skip
     """Open or increase towards the target, at the market or by an entry that rests."""
     equity = worth(state, reference)
@@ -99,25 +102,26 @@ def enlarge(
     if state.target_kind != MARKET:
         if not math.isnan(decision):
             price = limit_price if state.target_kind == LIMIT else stop_price
-            rest(state, rules, state.target_kind, price, stop_loss, take_profit, trailing_stop)
+            rest(state, rules, price)
         return
     if increase(state, rules, fills, index, wanted, reference, rules.slippage, rules.taker_fee):
         first = index if at_open and rules.next_kline == 0 else index + 1
-        protect(state, stop_loss, take_profit, trailing_stop, first, index if at_open else index + 1)
+        protect(
+            state, state.target_stop_loss, state.target_take_profit, state.target_trailing_stop,
+            first, index if at_open else index + 1,
+        )  # fmt: skip
 
 
 @leaf
-def rest(
-    state: State, rules: Rules, kind: int, price: float, stop_loss: float, take_profit: float, trailing_stop: float
-) -> None:
+def rest(state: State, rules: Rules, price: float) -> None:
     """Put an entry to rest."""
-    state.resting = kind
+    state.resting = state.target_kind
     state.resting_price = price
     state.resting_left = rules.order_klines
     state.resting_target = state.target
-    state.resting_stop_loss = stop_loss
-    state.resting_take_profit = take_profit
-    state.resting_trailing_stop = trailing_stop
+    state.resting_stop_loss = state.target_stop_loss
+    state.resting_take_profit = state.target_take_profit
+    state.resting_trailing_stop = state.target_trailing_stop
 
 
 @leaf

@@ -87,6 +87,9 @@ class State:
     take_profit: float  # distance of the position, NaN = none
     trailing_stop: float  # distance of the position, NaN = none
     target: float  # last decision
+    target_stop_loss: float  # distances it gives to a position it opens
+    target_take_profit: float
+    target_trailing_stop: float
     acted: float  # last target acted on
     resting_price: float  # where the resting entry waits
     resting_target: float  # what it wants
@@ -202,7 +205,7 @@ _UNKNOWN_AT_START = [
     name
     for name, kind in State.__annotations__.items()
     if kind == "float"
-    and (name.startswith(("pending_", "resting_")) or name in ("stop_loss", "take_profit", "trailing_stop"))
+    and (name.startswith(("pending_", "resting_", "target_")) or name in ("stop_loss", "take_profit", "trailing_stop"))
 ]
 
 

@@ -94,8 +94,13 @@ def trade_all(
         if idle and rules.every_kline == 0:
             continue
         enter(states, account, marks, one)
-        limit, stop = value_at(limit_price, at, np.nan), value_at(stop_price, at, np.nan)
-        if take(state, rules, marks[one], target[at], limit, stop):
+        due = take(
+            state, rules, marks[one], target[at],
+            value_at(stop_loss, at, rules.stop_loss), value_at(take_profit, at, rules.take_profit),
+            value_at(trailing_stop, at, rules.trailing_stop),
+            value_at(limit_price, at, np.nan), value_at(stop_price, at, np.nan),
+        )  # fmt: skip
+        if due:
             if not lower(state, rules, fills[one], trades[one], index, marks[one]):
                 here[one] = TAKEN
             arm(state, rules)
@@ -108,8 +113,6 @@ def trade_all(
         enter(states, account, marks, one)
         enlarge(
             state, rules, fills[one], state.next_index - 1, marks[one], late == 1, target[at],
-            value_at(stop_loss, at, rules.stop_loss), value_at(take_profit, at, rules.take_profit),
-            value_at(trailing_stop, at, rules.trailing_stop),
             value_at(limit_price, at, np.nan), value_at(stop_price, at, np.nan),
         )  # fmt: skip
         arm(state, rules)
