@@ -10,6 +10,9 @@ from services.backtest.engine.jit import leaf
 from services.backtest.engine.orders import SIGNAL, close_market, increase, reduce, wanted_quantity, worth
 from services.backtest.engine.records import LIMIT, MARKET, STOP, Fill, Rows, Rules, State, Trade
 
+NOT_DUE, DUE, RESTS_ANEW = 0, 1, 2
+"""Nothing to do; trade towards the target; only put the entry to rest at another price."""
+
 
 @leaf
 def protect(
@@ -24,8 +27,8 @@ def protect(
 
 
 @leaf
-def is_due(state: State, rules: Rules, fresh: bool, kind: int, price: float) -> bool:
-    """Tell whether a decision is acted on, and forget the entry it replaces."""
+def how_due(state: State, rules: Rules, fresh: bool, kind: int, price: float) -> int:
+    """Tell how a decision is acted on (NOT_DUE, DUE, RESTS_ANEW), and forget the entry it replaces."""
     changed = state.target != state.acted
     woken = state.locked == 1 and fresh and rules.next_decision == 1
     replaced = (
@@ -33,8 +36,9 @@ def is_due(state: State, rules: Rules, fresh: bool, kind: int, price: float) -> 
     )
     if changed or woken or replaced:
         state.resting = 0
-        return True
-    return rules.every_kline == 1 and state.locked == 0
+    if changed or woken or (rules.every_kline == 1 and state.locked == 0):
+        return DUE
+    return RESTS_ANEW if replaced else NOT_DUE
 
 
 @leaf
@@ -43,9 +47,10 @@ def act(
     decision: float, stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
 ) -> None:  # fmt: skip
     """Act on a decision whose time came: close, reduce, increase at the market, or put an entry to rest."""
-    if not take(state, rules, reference, decision, stop_loss, take_profit, trailing_stop, limit_price, stop_price):
+    due = take(state, rules, reference, decision, stop_loss, take_profit, trailing_stop, limit_price, stop_price)
+    if due == NOT_DUE:
         return
-    if not lower(state, rules, fills, trades, index, reference):
+    if due == RESTS_ANEW or not lower(state, rules, fills, trades, index, reference):
         enlarge(state, rules, fills, index, reference, at_open, decision, limit_price, stop_price)
 
 
@@ -53,8 +58,8 @@ def act(
 def take(
     state: State, rules: Rules, reference: float, decision: float,
     stop_loss: float, take_profit: float, trailing_stop: float, limit_price: float, stop_price: float,
-) -> bool:  # fmt: skip
-    """Take note of a decision; tell whether there is anything to trade."""
+) -> int:  # fmt: skip
+    """Take note of a decision; tell how it is acted on: NOT_DUE where there is nothing to trade."""
     fresh = not math.isnan(decision)
     kind = LIMIT if not math.isnan(limit_price) else STOP if not math.isnan(stop_price) else MARKET
     price = limit_price if kind == LIMIT else stop_price
@@ -64,16 +69,17 @@ def take(
         state.target_stop_loss = stop_loss
         state.target_take_profit = take_profit
         state.target_trailing_stop = trailing_stop
-    if not is_due(state, rules, fresh, kind, price):
-        return False
+    due = how_due(state, rules, fresh, kind, price)
+    if due == NOT_DUE:
+        return NOT_DUE
     state.acted = state.target
     state.locked = 0
     equity = worth(state, reference)
     if equity <= 0.0:
-        return False
+        return NOT_DUE
     wanted = wanted_quantity(state.target, rules.unit, equity, reference)
     off = abs(wanted - state.quantity) * reference
-    return rules.every_kline == 0 or off > rules.tolerance * equity
+    return due if rules.every_kline == 0 or off > rules.tolerance * equity else NOT_DUE
 
 
 @leaf

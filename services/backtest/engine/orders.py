@@ -14,6 +14,7 @@ from services.backtest.engine.records import EXPOSURE, QUANTITY, Fill, Rows, Rul
 
 SIGNAL = 1
 DUST = 1e-9
+EPSILON = float(np.finfo(np.float64).eps)
 
 
 @leaf
@@ -33,7 +34,8 @@ def rounded(quantity: float, step: float) -> float:
         return quantity
     units = quantity / step
     nearest = np.rint(units)
-    return step * (nearest if abs(units - nearest) <= 1e-9 else math.floor(units))
+    near = max(1e-9, 4.0 * EPSILON * units)  # beyond some million steps, what division can tell apart
+    return step * (nearest if abs(units - nearest) <= near else math.floor(units))
 
 
 @leaf
@@ -138,7 +140,7 @@ def increase(
     if opened:
         start_trade(state, index, price)
     else:
-        state.entry = (state.entry * held + notional) / (held + quantity)
+        state.entry += (price - state.entry) * (quantity / (held + quantity))  # stays exact where the price is the same
     fee = notional * fee_rate + rules.fixed_fee
     book(state, side, quantity, price, reference, fee)
     all_in = cut and rules.step_size == 0.0 and rules.max_leverage == 1.0

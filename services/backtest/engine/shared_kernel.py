@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from klinecast.types import FloatColumn, TimeColumn
-from services.backtest.engine.decisions import enlarge, fill_resting, lower, take
+from services.backtest.engine.decisions import NOT_DUE, RESTS_ANEW, enlarge, fill_resting, lower, take
 from services.backtest.engine.jit import compiled, leaf
 from services.backtest.engine.kernel import END, FREE_ROWS, pay_funding, value_at
 from services.backtest.engine.orders import close, close_market, log_trade
@@ -100,8 +100,8 @@ def trade_all(
             value_at(trailing_stop, at, rules.trailing_stop),
             value_at(limit_price, at, np.nan), value_at(stop_price, at, np.nan),
         )  # fmt: skip
-        if due:
-            if not lower(state, rules, fills[one], trades[one], index, marks[one]):
+        if due != NOT_DUE:
+            if due == RESTS_ANEW or not lower(state, rules, fills[one], trades[one], index, marks[one]):
                 here[one] = TAKEN
             arm(state, rules)
         leave(states, account, one)
