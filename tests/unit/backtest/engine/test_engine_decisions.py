@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from klinecast.types import FillReason
 
@@ -33,9 +34,9 @@ def test_the_average_cost_of_equal_prices_is_that_price(run):
 
 def test_millions_of_steps_lose_none(run):
     outcome = run([1, 1, 1], [15094.3, NAN, NAN], target_unit="QUANTITY", step_size=0.001, initial_cash=1e6)
-    assert outcome.quantity == 15094.3
+    assert outcome.quantity == pytest.approx(15094.3, rel=1e-12)
     outcome = run([1.08] * 3, [135_000, NAN, NAN], target_unit="NOTIONAL", step_size=0.001, initial_cash=1e6)
-    assert outcome.quantity == 125_000.0
+    assert outcome.quantity == pytest.approx(125_000, rel=1e-12)
 
 
 def test_moving_a_resting_price_trades_nothing_at_the_market(run):
