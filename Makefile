@@ -75,7 +75,7 @@ $(VENV)/.ready-run: $(LOCKED) | $(BIN)/python
 $(VENV)/.ready-dev: $(LOCKED) $(wildcard $(PLUGINS)/pyproject.toml) | $(VENV)/.ready-run
 	@echo "installing what the tests need"
 	@$(PIP) install --upgrade 'pip>=25.1,<27'
-	@$(PIP) install -c constraints.txt -e '.[cli,server,local]' --group dev
+	@$(PIP) install -c constraints.txt -e '.[cli,server,local,celery]' --group dev
 	@if [ -f $(PLUGINS)/pyproject.toml ]; then $(PIP) install --no-deps -e $(PLUGINS); fi
 	@touch $@
 

@@ -9,6 +9,7 @@ import pytest
 
 from services.local.postgres import PostgresServer
 from tests import postgres
+from tests.broker import Broker, run_broker
 from tests.suite import Suite, run_suite
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,4 +101,19 @@ def suite(session_home: Path, postgres_server: PostgresServer, template_database
 def own_suite(session_home: Path, database_url: str) -> Iterator[Suite]:
     """Return the three services as processes of the test's own, to be killed at will."""
     with run_suite(session_home / f"suite-{uuid.uuid4().hex[:8]}", database_url) as suite:
+        yield suite
+
+
+@pytest.fixture
+def broker(session_home: Path) -> Iterator[Broker]:
+    """Return a broker of the test's own: kill() and start() it at will."""
+    with run_broker(session_home / f"broker-{uuid.uuid4().hex[:8]}") as broker:
+        yield broker
+
+
+@pytest.fixture
+def celery_suite(session_home: Path, database_url: str, broker: Broker) -> Iterator[Suite]:
+    """Return the three services and a process with two workers that listens at the broker, to be killed at will."""
+    home = session_home / f"suite-{uuid.uuid4().hex[:8]}"
+    with run_suite(home, database_url, EXECUTOR="celery", BROKER_URL=broker.url) as suite:
         yield suite

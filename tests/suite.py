@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +16,52 @@ import psutil
 
 from klinecast.client import Client
 from services.local.ports import Ports
-from services.local.process import ServiceProcess
+from services.local.process import ServiceProcess, with_variables
+from services.local.settings import CHECKOUT
 
 ORDER = ("data", "results", "backtest")
 _START_S = 60.0
+
+
+class WorkerProcess:
+    """A process that takes backtests from a broker, with workers of its own."""
+
+    def __init__(self, home: Path, environment: dict[str, str], pipe_fd: int) -> None:
+        self._log_file = home / "logs" / f"worker-{uuid.uuid4().hex[:8]}.log"
+        variables = environment | {"KLINECAST_SUPERVISOR_PIPE_FD": str(pipe_fd), "KLINECAST_METRICS_LISTEN": "127.0.0.1:0"}
+        with self._log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                with_variables(variables, [sys.executable, "-m", "services.backtest.worker"]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=CHECKOUT,
+                pass_fds=(pipe_fd,),
+                start_new_session=True,
+            )
+
+    @property
+    def process(self) -> psutil.Process:
+        """The process; its children are the workers."""
+        return psutil.Process(self._process.pid)
+
+    def log(self) -> str:
+        """Return what it logged."""
+        return self._log_file.read_text()
+
+    def kill(self) -> None:
+        """Kill it, and only it, with SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end; return its exit code."""
+        self._process.terminate()
+        try:
+            return self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
 
 class Suite:
@@ -26,6 +71,8 @@ class Suite:
         (home / "logs").mkdir(parents=True, exist_ok=True)
         self._environment = environment
         self._pipe = os.pipe()
+        self.workers: list[WorkerProcess] = []
+        self._home = home
         self._services = {name: ServiceProcess(name, home, ports=Ports(0, 0), package="services") for name in ORDER}
 
     def start(self, *names: str) -> None:
@@ -35,6 +82,11 @@ class Suite:
                 self._environment |= {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
             self._services[name].start(dict(self._environment), pipe_fd=self._pipe[0])
             self.wait_until_serving(name)
+
+    def add_worker(self) -> WorkerProcess:
+        """Start another process that takes backtests from the broker."""
+        self.workers.append(WorkerProcess(self._home, dict(self._environment), self._pipe[0]))
+        return self.workers[-1]
 
     def wait_until_serving(self, name: str) -> None:
         """Wait until a service says SERVING."""
@@ -74,6 +126,8 @@ class Suite:
 
     def stop(self) -> None:
         """Stop everything."""
+        for worker in self.workers:
+            worker.stop()
         for name in reversed(ORDER):
             self._services[name].stop()
         for end in self._pipe:
@@ -88,6 +142,8 @@ def run_suite(home: Path, database_url: str, **settings: str) -> Iterator[Suite]
     suite = Suite(home, {"KLINECAST_DATABASE__URL": database_url, "KLINECAST_WORKERS": "2"} | environment)
     try:
         suite.start()
+        if settings.get("EXECUTOR") == "celery":
+            suite.add_worker()
         yield suite
     finally:
         suite.stop()

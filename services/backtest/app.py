@@ -15,16 +15,18 @@ from klinecast.client import Client
 from klinecast.errors import KlinecastError, NotFound
 from klinecast.interval import divides
 from klinecast.series import SeriesKey
+from services.backtest import jobs
 from services.backtest.catalogue import Catalogue
 from services.backtest.dispatching import Dispatcher
-from services.backtest.executors.base import Finished
+from services.backtest.executors.base import Executor, Finished
+from services.backtest.executors.celery import CeleryExecutor
 from services.backtest.executors.local import LocalExecutor
 from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued
 from services.backtest.servicer import BacktestServicer, Parts
 from services.backtest.settings import BacktestSettings
 from services.backtest.store import PostgresJobStore
 from services.backtest.strategies import StrategyRegistry
-from services.backtest.submitting import SeriesSpan, Submitter
+from services.backtest.submitting import Admission, SeriesSpan, Submitter
 from services.backtest.telemetry import BacktestTelemetry
 from services.backtest.upkeep import Upkeep
 from services.backtest.vetting import Vetting
@@ -50,8 +52,14 @@ class BacktestApp:
         self._telemetry = BacktestTelemetry(runtime.metrics)
         self._store = PostgresJobStore(runtime.database)
         self._hub = WatchHub(self._store)
-        self._executor = LocalExecutor(self._store, self, workers=settings.workers)
-        self._dispatcher = Dispatcher(self._store, self._executor, limit=settings.max_running, on_rescued=self._rescued)
+        self._executor = self._new_executor(settings)
+        self._dispatcher = Dispatcher(
+            self._store,
+            self._executor,
+            limit=settings.max_running,
+            limits_of=settings.limits_of,
+            on_rescued=self._rescued,
+        )
         self._listener = Listener(runtime.database.url, WAKE_CHANNEL, self._woken)
         self._upkeep = Upkeep(
             self._store,
@@ -65,7 +73,7 @@ class BacktestApp:
             strategies=catalogue,
             find_series=partial(_find_series, client),
             vetted=self._vetting.wait,
-            max_queued=settings.max_queued,
+            admission=Admission(settings.max_queued, settings.max_klines, settings.limits_of),
         )
         self._servicer = BacktestServicer(
             Parts(
@@ -73,12 +81,16 @@ class BacktestApp:
                 submitter=submitter,
                 hub=self._hub,
                 catalogue=catalogue,
-                executor=self._executor,
                 shutdown=runtime.shutdown,
                 heartbeat_s=settings.watch_heartbeat_s,
                 work_arrived=self._dispatcher.wake,
             )
         )
+
+    def _new_executor(self, settings: BacktestSettings) -> Executor:
+        if settings.broker_url is not None and settings.executor == "celery":
+            return CeleryExecutor(settings.broker_url.get_secret_value())
+        return LocalExecutor(settings.database.url.get_secret_value(), self, workers=settings.workers)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
@@ -92,7 +104,7 @@ class BacktestApp:
         """Dispatch, rescue, listen and tidy up until cancelled."""
         await self._runtime.migrated.wait()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._executor.start())
+            self._executor.start()
             group.create_task(self._vetting.run())
             group.create_task(self._dispatcher.run())
             group.create_task(self._listener.run())
@@ -105,15 +117,15 @@ class BacktestApp:
 
     async def _stop_executor(self) -> None:
         await self._runtime.shutdown.wait()
-        await self._executor.stop(self._settings.shutdown.drain_seconds)
+        await asyncio.to_thread(self._executor.stop, self._settings.shutdown.drain_seconds)
 
     async def stop_workers(self) -> None:
         """End every worker that is still there."""
-        await self._executor.stop(0.0)
+        await asyncio.to_thread(self._executor.stop, 0.0)
 
-    def event_stored(self, key: JobKey) -> None:
+    def event_stored(self, backtest_id: str) -> None:
         """Wake the watchers of a backtest without waiting for the notification."""
-        self._hub.wake(key.backtest_id)
+        self._hub.wake(backtest_id)
 
     def finished(self, finished: Finished) -> None:
         """Count a terminal state that a worker of ours committed."""
@@ -131,14 +143,11 @@ class BacktestApp:
 
     def _woken(self, payload: str | None) -> None:
         match payload:
-            case "queue":
-                self._dispatcher.wake()
-            case "cancel":
-                self._executor.cancel_soon()
             case None:
                 self._hub.wake(None)
                 self._dispatcher.wake()
-                self._executor.cancel_soon()
+            case jobs.QUEUE:
+                self._dispatcher.wake()
             case backtest_id:
                 self._hub.wake(backtest_id)
 

@@ -9,17 +9,25 @@ from collections.abc import Callable
 
 from services.backtest.executors.base import Executor
 from services.backtest.jobs import HEARTBEAT_S, LEASE_S, REDELIVER_S, JobStore, Rescued, State
+from services.backtest.sharing import Limits
 
 
 class Dispatcher:
     """One per service process; any number of them share the queue."""
 
     def __init__(
-        self, store: JobStore, executor: Executor, *, limit: int, on_rescued: Callable[[Rescued], None]
+        self,
+        store: JobStore,
+        executor: Executor,
+        *,
+        limit: int,
+        limits_of: Callable[[str], Limits],
+        on_rescued: Callable[[Rescued], None],
     ) -> None:
         self._store = store
         self._executor = executor
         self._limit = limit
+        self._limits_of = limits_of
         self._on_rescued = on_rescued
         self._work = asyncio.Event()
         self._outage_until = time.monotonic() + LEASE_S
@@ -46,9 +54,9 @@ class Dispatcher:
 
     async def _dispatch(self) -> None:
         slots = self._executor.free_slots()
-        if slots > 0:
-            for delivery in await self._store.dispatch(slots, self._limit):
-                self._executor.deliver(delivery)
+        if slots is None or slots > 0:
+            for backtest_id in await self._store.dispatch(slots, self._limit, self._limits_of):
+                self._executor.deliver(backtest_id)
 
     async def _rescue_forever(self) -> None:
         while True:

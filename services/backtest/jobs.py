@@ -7,11 +7,13 @@ database's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
+
+from services.backtest.sharing import Limits
 
 LEASE_S = 3.0
 """How long a claim lasts without a heartbeat."""
@@ -24,7 +26,11 @@ MAX_ATTEMPTS = 5
 CANCEL_GRACE_S = 0.7
 """How long a worker may take to notice a cancel before it is killed."""
 WAKE_CHANNEL = "klinecast_backtest"
-"""NOTIFY channel; the payload is a backtest id, or `queue` when there is work to dispatch."""
+"""NOTIFY channel; the payload is a backtest id, QUEUE or CANCEL."""
+QUEUE = "queue"
+"""There is work to dispatch, or room for it."""
+CANCEL = "cancel"
+"""A cancel was asked for of a running backtest."""
 
 
 class State(StrEnum):
@@ -122,6 +128,8 @@ class NewJob:
     priority: int
     deadline_s: float
     traceparent: str
+    klines: int
+    """Klines it may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +139,16 @@ class Created:
     job: Job
     request_hash: bytes
     """Of the request that made the job: another hash means the request_id was used for something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nothing was created: the limit that was reached."""
+
+    subject: str
+    """`service`, or the tenant it is the limit of."""
+    description: str
+    retry_after_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +163,6 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A backtest handed to an executor."""
-
-    key: JobKey
-    deadline_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Rescued:
     """A backtest whose worker died, and where it went."""
 
@@ -164,8 +174,14 @@ class Rescued:
 class JobStore(Protocol):
     """What the service needs from its database."""
 
-    async def create(self, job: NewJob) -> Created:
-        """Store a job with its first event, or return the one stored under the same request_id."""
+    async def create(self, job: NewJob, limits: Limits, max_queued: int) -> Created | Refused:
+        """Store a job with its first event, or return the one stored under the same request_id.
+
+        max_queued: backtests that may wait, of all tenants; limits: those of its own.
+        """
+
+    async def find_request(self, tenant: str, request_id: str) -> Created | None:
+        """Return the job stored under a request_id."""
 
     async def get(self, key: JobKey) -> Job | None:
         """Return a job, None when there is none."""
@@ -179,23 +195,15 @@ class JobStore(Protocol):
     async def cancel(self, key: JobKey) -> Job | None:
         """Cancel a queued job, ask a running one to stop, leave a terminal one; return it as it is then."""
 
-    async def dispatch(self, slots: int, limit: int) -> Sequence[Delivery]:
-        """Take up to `slots` queued jobs, best first, never more than `limit` running or delivered at once."""
+    async def dispatch(self, slots: int | None, limit: int, limits_of: Callable[[str], Limits]) -> Sequence[str]:
+        """Mark queued jobs as delivered and return their ids, best first.
 
-    async def renew(self, held: Mapping[JobKey, int]) -> set[JobKey]:
-        """Renew the leases held under these fences; return the jobs whose cancel was asked for."""
+        slots: at most so many, None: as many as the announced pools have free; limit: never more running or delivered
+        at once, of all tenants; limits_of: the same per tenant.
+        """
 
     async def rescue(self) -> Sequence[Rescued]:
         """Requeue the jobs whose lease ran out, or fail those out of attempts."""
-
-    async def release(self, key: JobKey, fence: int, failure: Failure | None) -> Rescued | None:
-        """Give back a job whose worker died; with a failure, end it FAILED. None when the fence is stale."""
-
-    async def hand_back(self, key: JobKey, fence: int) -> None:
-        """Requeue a running job whose worker was stopped on purpose; it counts as no death."""
-
-    async def finish_cancelled(self, key: JobKey, fence: int) -> bool:
-        """End a running job whose worker was stopped by a cancel."""
 
     async def counts(self) -> Mapping[State, int]:
         """Count jobs that are queued and running."""

@@ -18,7 +18,6 @@ from klinecast.convert.market import id_from_proto, page_size_from_proto
 from klinecast.convert.violations import Violations
 from klinecast.errors import FieldViolation, InvalidArgument, NotFound
 from services.backtest.catalogue import Catalogue
-from services.backtest.executors.base import Executor
 from services.backtest.jobs import Event, Job, JobFilter, JobKey, JobStore
 from services.backtest.servicer_messages import event_to_proto, job_to_proto, state_from_proto, strategy_to_proto
 from services.backtest.submitting import Submitter
@@ -38,7 +37,6 @@ class Parts:
     submitter: Submitter
     hub: WatchHub
     catalogue: Catalogue
-    executor: Executor
     shutdown: asyncio.Event
     heartbeat_s: float
     work_arrived: Callable[[], None]
@@ -112,7 +110,6 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
         if job is None:
             raise _not_found(request.backtest_id)
         self._parts.hub.wake(job.key.backtest_id)
-        self._parts.executor.cancel_soon()
         return backtest_service_pb2.CancelBacktestResponse(backtest=job_to_proto(job))
 
     async def ListStrategies(

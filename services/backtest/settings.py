@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import os
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
-from services.runtime.config import ProcessSettings, RuntimeSettings
+from services.backtest.sharing import Limits
+from services.runtime.config import ProcessSettings, RuntimeSettings, Section
+
+
+class TenantSettings(Section):
+    """What a tenant may take; a number that is not set is no limit."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Its share, beside that of other tenants whose backtests of the same priority wait."""
+    max_running: int | None = Field(default=None, ge=1)
+    """Backtests that run at once."""
+    max_queued: int | None = Field(default=None, ge=1)
+    """Backtests that wait."""
+    daily_klines: int | None = Field(default=None, ge=1)
+    """Klines its backtests of a UTC day may read."""
 
 
 class BacktestSettings(RuntimeSettings):
@@ -18,12 +33,22 @@ class BacktestSettings(RuntimeSettings):
     """Where the data service is."""
     results_target: str = "localhost:50053"
     """Where the results service is."""
+    executor: Literal["local", "celery"] = "local"
+    """Who runs backtests: workers of this process, or those that listen at the broker."""
+    broker_url: SecretStr | None = None
+    """Valkey or Redis, redis://host:port/0; for executor celery."""
     workers: int = Field(default=os.cpu_count() or 1, ge=0, le=256)
-    """Worker processes of this machine; 0: none, only serve."""
+    """Worker processes of this machine, for executor local; 0: none, only serve."""
     max_running: int = Field(default=64, ge=1)
     """Backtests that run at once over all replicas."""
     max_queued: int = Field(default=100_000, ge=1)
     """Backtests that may wait; more are refused."""
+    max_klines: int = Field(default=200_000_000, ge=1)
+    """Klines a backtest may read; one that would read more is refused."""
+    tenant: TenantSettings = TenantSettings()
+    """What every tenant may take."""
+    tenants: dict[str, TenantSettings] = Field(default_factory=dict)
+    """JSON: tenant -> what differs for it, for example {"acme": {"weight": 3}}."""
     watch_heartbeat_s: float = Field(default=5.0, gt=0)
     """A watcher hears at least this often."""
     backtest_retention_s: float = Field(default=30 * 86_400.0, gt=0)
@@ -31,9 +56,27 @@ class BacktestSettings(RuntimeSettings):
     worker_memory_mb: int = Field(default=4096, ge=256)
     """Private memory a worker may use."""
 
+    @model_validator(mode="after")
+    def _require_broker(self) -> Self:
+        if self.executor == "celery" and self.broker_url is None:
+            raise ValueError("KLINECAST_BROKER_URL is required where KLINECAST_EXECUTOR is celery")
+        return self
+
+    def limits_of(self, tenant: str) -> Limits:
+        """Return what a tenant may take: its own numbers, everyone's where it has none."""
+        own = self.tenants.get(tenant)
+        both = self.tenant.model_dump() | (own.model_dump(exclude_unset=True) if own is not None else {})
+        return Limits(**both)
+
 
 class WorkerSettings(ProcessSettings):
-    """How a worker runs; it inherits the environment of its service."""
+    """How workers run: those of a service, whose environment they inherit, and those that listen at the broker."""
+
+    metrics_listen: str = "127.0.0.1:9104"
+    broker_url: SecretStr | None = None
+    """Valkey or Redis; required where workers have no service."""
+    workers: int = Field(default=os.cpu_count() or 1, ge=1, le=256)
+    """Worker processes."""
 
     data_target: str = "localhost:50051"
     """Where the data service is."""

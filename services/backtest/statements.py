@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from services.backtest.jobs import LEASE_S, MAX_ATTEMPTS, REDELIVER_S, WAKE_CHANNEL, Failure
+from services.backtest.jobs import CANCEL, LEASE_S, MAX_ATTEMPTS, QUEUE, REDELIVER_S, WAKE_CHANNEL, Failure
 
 _ROW = "tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s"
 _HELD = f"{_ROW} AND fence = %(fence)s AND state = 'RUNNING'"
@@ -32,6 +32,11 @@ SELECT {returning}, pg_notify('{WAKE_CHANNEL}', backtest_id::text) FROM moved
 JOB_COLUMNS = """tenant_id, backtest_id::text AS backtest_id, config, request_id, state, attempt, fence, cancel_requested, create_time,
 start_time, end_time, last_sequence, progress, timings_s, result_id::text AS result_id, reused, failure"""
 
+_WAITING = "state = 'QUEUED' AND delivered_until IS NULL AND leader_id IS NULL"
+_FOLLOWING = "state = 'QUEUED' AND leader_id IS NOT NULL"
+_TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
+_SPENT = f"coalesce((SELECT klines FROM backtest.usage WHERE tenant_id = %(tenant)s AND day = {_TODAY}), 0)"
+
 _UNWANTED = """, unwanted AS (
   INSERT INTO backtest.unwanted_results (tenant_id, backtest_id, fence, create_time)
   SELECT tenant_id, backtest_id, fence, clock_timestamp() FROM moved WHERE attempt > 0 AND state IN ('FAILED', 'CANCELLED')
@@ -41,20 +46,37 @@ _UNWANTED = """, unwanted AS (
 _TERMINAL_BODY = "jsonb_strip_nulls(jsonb_build_object('failure', failure, 'timings_s', timings_s)) || progress"
 
 CREATE = f"""
-WITH queue AS (
-  SELECT count(*) AS ahead FROM backtest.backtests WHERE state = 'QUEUED' AND priority >= %(priority)s
+WITH waiting AS (
+  SELECT count(*) AS everyones, count(*) FILTER (WHERE tenant_id = %(tenant)s) AS own, count(*) FILTER (WHERE priority >= %(priority)s) AS ahead
+  FROM backtest.backtests WHERE {_WAITING}
+), following AS (
+  SELECT count(*) AS everyones, count(*) FILTER (WHERE tenant_id = %(tenant)s) AS own FROM backtest.backtests WHERE {_FOLLOWING}
 ), made AS (
   INSERT INTO backtest.backtests (tenant_id, backtest_id, request_id, request_hash, config, strategy, priority, deadline_s,
-                                  traceparent, state, create_time, last_sequence)
-  VALUES (%(tenant)s, %(backtest_id)s, %(request_id)s, %(request_hash)s, %(config)s, %(strategy)s, %(priority)s, %(deadline_s)s,
-          %(traceparent)s, 'QUEUED', clock_timestamp(), 1)
+                                  traceparent, klines, state, create_time, last_sequence)
+  SELECT %(tenant)s, %(backtest_id)s, %(request_id)s, %(request_hash)s, %(config)s, %(strategy)s, %(priority)s, %(deadline_s)s,
+         %(traceparent)s, %(klines)s, 'QUEUED', clock_timestamp(), 1
+  FROM waiting, following
+  WHERE waiting.everyones + following.everyones < %(max_queued)s
+    AND (%(own_queued)s::int8 IS NULL OR waiting.own + following.own < %(own_queued)s::int8)
+    AND (%(daily_klines)s::int8 IS NULL OR %(klines)s + {_SPENT} <= %(daily_klines)s::int8)
   ON CONFLICT (tenant_id, request_id) DO NOTHING
   RETURNING *
+), spent AS (
+  INSERT INTO backtest.usage (tenant_id, day, klines) SELECT tenant_id, {_TODAY}, klines FROM made WHERE %(daily_klines)s::int8 IS NOT NULL
+  ON CONFLICT (tenant_id, day) DO UPDATE SET klines = usage.klines + EXCLUDED.klines
 ), event AS (
   INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
-  SELECT tenant_id, backtest_id, 1, create_time, state, 0, jsonb_build_object('queue_position', ahead) FROM made, queue
+  SELECT tenant_id, backtest_id, 1, create_time, state, 0, jsonb_build_object('queue_position', ahead) FROM made, waiting
 )
-SELECT {JOB_COLUMNS}, request_hash, pg_notify('{WAKE_CHANNEL}', 'queue') FROM made
+SELECT {JOB_COLUMNS}, request_hash, pg_notify('{WAKE_CHANNEL}', '{QUEUE}') FROM made
+"""
+
+LOCK_TENANT = "SELECT pg_advisory_xact_lock(%(lock)s, hashtext(%(tenant)s))"
+
+REFUSAL = f"""
+SELECT (SELECT count(*) FROM backtest.backtests WHERE state = 'QUEUED' AND tenant_id = %(tenant)s) AS own,
+  {_SPENT} AS spent, extract(epoch FROM {_TODAY} + 1 - clock_timestamp() AT TIME ZONE 'UTC')::float8 AS left_of_day_s
 """
 
 VERDICTS = "SELECT code_hash, strategy, kline_index, unproven FROM backtest.strategy_verdicts"
@@ -65,7 +87,8 @@ VALUES (%(code_hash)s, %(strategy)s, %(kline_index)s, %(unproven)s) ON CONFLICT 
 """
 
 CANCEL_QUEUED = _transition(
-    f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), last_sequence = last_sequence + 1
+    f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), delivered_until = NULL,
+    last_sequence = last_sequence + 1
   WHERE {_ROW} AND state = 'QUEUED'""",
     _TERMINAL_BODY,
     "state",
@@ -74,32 +97,69 @@ CANCEL_QUEUED = _transition(
 
 ASK_CANCEL = f"""
 UPDATE backtest.backtests SET cancel_requested = true WHERE {_ROW} AND state = 'RUNNING' AND NOT cancel_requested
-RETURNING pg_notify('{WAKE_CHANNEL}', 'cancel')
+RETURNING pg_notify('{WAKE_CHANNEL}', '{CANCEL}')
 """
 
-DISPATCH = f"""
-WITH busy AS (
-  SELECT count(*) AS n FROM backtest.backtests
-  WHERE state = 'RUNNING' OR (state = 'QUEUED' AND delivered_until > clock_timestamp())
-), chosen AS (
-  SELECT tenant_id, backtest_id FROM backtest.backtests
-  WHERE state = 'QUEUED' AND (delivered_until IS NULL OR delivered_until <= clock_timestamp())
-  ORDER BY priority DESC, create_time
-  LIMIT least(%(slots)s, greatest(0, %(limit)s - (SELECT n FROM busy)))
-  FOR UPDATE SKIP LOCKED
-)
-UPDATE backtest.backtests AS job SET delivered_until = clock_timestamp() + interval '{REDELIVER_S} s'
-FROM chosen WHERE job.tenant_id = chosen.tenant_id AND job.backtest_id = chosen.backtest_id AND job.state = 'QUEUED'
-RETURNING job.tenant_id, job.backtest_id::text AS backtest_id, job.deadline_s, job.priority, job.create_time
+EXPIRE_DELIVERIES = "UPDATE backtest.backtests SET delivered_until = NULL WHERE delivered_until <= clock_timestamp() AND state = 'QUEUED'"
+
+BUSY = """
+SELECT tenant_id, count(*) AS n FROM (
+  SELECT tenant_id FROM backtest.backtests WHERE state = 'RUNNING'
+  UNION ALL SELECT tenant_id FROM backtest.backtests WHERE delivered_until IS NOT NULL
+) AS busy GROUP BY tenant_id
 """
+
+SLOTS = "SELECT coalesce(sum(slots), 0)::int8 AS slots FROM backtest.pools WHERE lease_until > clock_timestamp()"
+
+CLOCKS = "SELECT priority, max(started) AS clock FROM backtest.queues GROUP BY priority"
+
+# The queues that hold something, found by hopping along the index, each with those of its backtests that are next.
+QUEUES = f"""
+WITH RECURSIVE queue AS (
+  (SELECT tenant_id, priority FROM backtest.backtests WHERE {_WAITING} ORDER BY tenant_id, priority LIMIT 1)
+  UNION ALL
+  SELECT next.tenant_id, next.priority FROM queue, LATERAL (
+    SELECT tenant_id, priority FROM backtest.backtests
+    WHERE {_WAITING} AND (tenant_id, priority) > (queue.tenant_id, queue.priority) ORDER BY tenant_id, priority LIMIT 1
+  ) AS next
+)
+SELECT queue.tenant_id, queue.priority, coalesce(tags.started, 0) AS started, coalesce(tags.finished, 0) AS finished,
+  extract(epoch FROM clock_timestamp() - greatest(head.create_time, tags.served_time))::float8 AS passed_over_s, head.ids, head.klines
+FROM queue LEFT JOIN backtest.queues AS tags USING (tenant_id, priority), LATERAL (
+  SELECT array_agg(backtest_id::text) AS ids, array_agg(klines) AS klines, min(create_time) AS create_time FROM (
+    SELECT backtest_id, klines, create_time FROM backtest.backtests
+    WHERE {_WAITING} AND tenant_id = queue.tenant_id AND priority = queue.priority ORDER BY create_time, backtest_id LIMIT %(slots)s
+  ) AS first
+) AS head
+"""
+
+DELIVER = f"""
+WITH delivered AS (
+  UPDATE backtest.backtests SET delivered_until = clock_timestamp() + interval '{REDELIVER_S} s'
+  WHERE backtest_id = ANY (%(ids)s::uuid[]) AND {_WAITING} RETURNING backtest_id
+), tags AS (
+  INSERT INTO backtest.queues (tenant_id, priority, started, finished, served_time)
+  SELECT *, clock_timestamp() FROM unnest(%(tenants)s::text[], %(priorities)s::int2[], %(started)s::float8[], %(finished)s::float8[])
+  ON CONFLICT (tenant_id, priority) DO UPDATE SET started = EXCLUDED.started, finished = EXCLUDED.finished, served_time = EXCLUDED.served_time
+)
+SELECT backtest_id::text AS backtest_id FROM delivered
+"""
+
+ANNOUNCE = f"""
+WITH gone AS (DELETE FROM backtest.pools WHERE lease_until < clock_timestamp() - interval '1 day')
+INSERT INTO backtest.pools (pool_id, slots, lease_until) VALUES (%(pool_id)s, %(slots)s, clock_timestamp() + interval '{LEASE_S} s')
+ON CONFLICT (pool_id) DO UPDATE SET slots = EXCLUDED.slots, lease_until = EXCLUDED.lease_until
+"""
+
+WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', '{QUEUE}')"
 
 CLAIM = _transition(
-    f"""UPDATE backtest.backtests SET state = 'RUNNING', attempt = attempt + 1, fence = fence + 1, delivered_until = NULL,
+    f"""UPDATE backtest.backtests SET state = 'RUNNING', attempt = attempt + 1, fence = fence + 1, delivered_until = NULL, worker_id = %(worker_id)s,
     lease_until = clock_timestamp() + interval '{LEASE_S} s', start_time = clock_timestamp(),
     first_start_time = coalesce(first_start_time, clock_timestamp()), last_sequence = last_sequence + 1, progress = '{{}}'
-  WHERE {_ROW} AND state = 'QUEUED' AND delivered_until IS NOT NULL""",
+  WHERE backtest_id = %(backtest_id)s AND state = 'QUEUED' AND delivered_until IS NOT NULL""",
     "'{}'::jsonb",
-    """config, fence, attempt, traceparent, extract(epoch FROM start_time - create_time)::float8 AS queued_s,
+    """tenant_id, config, fence, attempt, traceparent, extract(epoch FROM start_time - create_time)::float8 AS queued_s,
        greatest(0, deadline_s - extract(epoch FROM clock_timestamp() - first_start_time))::float8 AS left_s""",
 )
 
@@ -136,13 +196,25 @@ FINISH_CANCELLED = _transition(
     _UNWANTED,
 )
 
-_BACK_TO_QUEUE = f"""UPDATE backtest.backtests SET deaths = deaths + 1, last_sequence = last_sequence + 1, lease_until = NULL, progress = '{{}}',
-    state = CASE WHEN cancel_requested THEN 'CANCELLED' WHEN deaths + 1 >= {MAX_ATTEMPTS} THEN 'FAILED' ELSE 'QUEUED' END,
-    end_time = CASE WHEN cancel_requested OR deaths + 1 >= {MAX_ATTEMPTS} THEN clock_timestamp() END,
-    failure = CASE WHEN NOT cancel_requested AND deaths + 1 >= {MAX_ATTEMPTS} THEN jsonb_build_object('reason', 'ATTEMPTS_EXHAUSTED',
-      'message', 'the worker died on every one of ' || (deaths + 1) || ' attempts') END"""
+_DEATHS = """attempts || jsonb_build_array(jsonb_build_object('attempt', attempt, 'worker_id', worker_id, 'start_time', start_time,
+      'end_time', clock_timestamp(), 'how', %(how)s::text))"""
 
-RELEASE = _transition(f"{_BACK_TO_QUEUE} WHERE {_HELD}", _TERMINAL_BODY, "state", _UNWANTED)
+_HISTORY = f"""(SELECT string_agg(format('attempt %%s, %%s to %%s, worker %%s: %%s', one->>'attempt', one->>'start_time', one->>'end_time',
+      one->>'worker_id', one->>'how'), E'\\n' ORDER BY (one->>'attempt')::int) FROM jsonb_array_elements({_DEATHS}) AS one)"""
+
+_BACK_TO_QUEUE = f"""UPDATE backtest.backtests SET attempts = {_DEATHS}, last_sequence = last_sequence + 1, lease_until = NULL, progress = '{{}}',
+    state = CASE WHEN cancel_requested THEN 'CANCELLED' WHEN jsonb_array_length(attempts) + 1 >= {MAX_ATTEMPTS} THEN 'FAILED' ELSE 'QUEUED' END,
+    end_time = CASE WHEN cancel_requested OR jsonb_array_length(attempts) + 1 >= {MAX_ATTEMPTS} THEN clock_timestamp() END,
+    failure = CASE WHEN NOT cancel_requested AND jsonb_array_length(attempts) + 1 >= {MAX_ATTEMPTS} THEN jsonb_build_object(
+      'reason', 'ATTEMPTS_EXHAUSTED', 'message', 'the worker died on every one of ' || (jsonb_array_length(attempts) + 1) || ' attempts',
+      'detail', {_HISTORY}) END"""
+
+RELEASE = _transition(
+    f"{_BACK_TO_QUEUE} WHERE backtest_id = %(backtest_id)s AND worker_id = %(worker_id)s AND state = 'RUNNING'",
+    _TERMINAL_BODY,
+    "tenant_id, state",
+    _UNWANTED,
+)
 
 HAND_BACK = _transition(
     f"""UPDATE backtest.backtests SET state = 'QUEUED', lease_until = NULL, progress = '{{}}', last_sequence = last_sequence + 1

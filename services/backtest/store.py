@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from psycopg.rows import DictRow, dict_row
 
 from services.backtest import statements
-from services.backtest.jobs import Created, Delivery, Event, Failure, Job, JobFilter, JobKey, NewJob, Rescued, State
+from services.backtest.jobs import (
+    Created,
+    Event,
+    Failure,
+    Job,
+    JobFilter,
+    JobKey,
+    NewJob,
+    Refused,
+    Rescued,
+    State,
+)
+from services.backtest.sharing import Limits, Queue, Waiting, choose
 from services.backtest.strategies.lookahead import Finding
 from services.runtime.database import Database, DriverConnection
 
-_DISPATCH_LOCK = (
-    0x6B6C696E65  # advisory lock under which limits are counted: two claimers cannot spend the last slot twice
-)
+_DISPATCH_LOCK = 0x6B6C696E65
+"""Advisory lock under which running backtests are counted: two claimers cannot spend the last slot twice."""
+_SUBMIT_LOCK = 0x6B6C
+"""The like for what a tenant has queued and spent."""
+_QUEUE_RETRY_S = 5.0
 
 
 class PostgresJobStore:
@@ -23,7 +37,7 @@ class PostgresJobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, job: NewJob) -> Created:
+    async def create(self, job: NewJob, limits: Limits, max_queued: int) -> Created | Refused:
         """Store a job with its first event, or return the one stored under the same request_id."""
         parameters = {
             "tenant": job.key.tenant,
@@ -35,12 +49,28 @@ class PostgresJobStore:
             "priority": job.priority,
             "deadline_s": job.deadline_s,
             "traceparent": job.traceparent,
+            "klines": job.klines,
+            "max_queued": max_queued,
+            "own_queued": limits.max_queued,
+            "daily_klines": limits.daily_klines,
         }
-        async with self._database.single() as connection:
+        is_limited = limits.max_queued is not None or limits.daily_klines is not None
+        async with self._database.driver() if is_limited else self._database.single() as connection:
+            if is_limited:  # counted one after another: two at once would both see the last place
+                await _run(connection, statements.LOCK_TENANT, {"lock": _SUBMIT_LOCK, "tenant": job.key.tenant})
             rows = await _run(connection, statements.CREATE, parameters)
             if not rows:  # a request_id that was used before, or by a racing twin that has committed by now
                 rows = await _run(connection, statements.BY_REQUEST_ID, parameters)
-        return Created(_job(rows[0]), bytes(rows[0]["request_hash"]))
+            if not rows:
+                [row] = await _run(connection, statements.REFUSAL, parameters)
+                return _refused(row, job, limits, max_queued)
+        return _created(rows[0])
+
+    async def find_request(self, tenant: str, request_id: str) -> Created | None:
+        """Return the job stored under a request_id."""
+        async with self._database.single() as connection:
+            rows = await _run(connection, statements.BY_REQUEST_ID, {"tenant": tenant, "request_id": request_id})
+        return _created(rows[0]) if rows else None
 
     async def get(self, key: JobKey) -> Job | None:
         """Return a job, None when there is none."""
@@ -93,51 +123,28 @@ class PostgresJobStore:
                 if job.state.terminal or job.cancel_requested:
                     return job  # else it changed hands between the statements: ask again
 
-    async def dispatch(self, slots: int, limit: int) -> Sequence[Delivery]:
-        """Take up to `slots` queued jobs, best first, never more than `limit` running or delivered at once."""
+    async def dispatch(self, slots: int | None, limit: int, limits_of: Callable[[str], Limits]) -> Sequence[str]:
+        """Mark queued jobs as delivered and return their ids, best first."""
         async with self._database.driver() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _DISPATCH_LOCK})
-            rows = await _run(connection, statements.DISPATCH, {"slots": slots, "limit": limit})
-        ordered = sorted(rows, key=lambda row: (-row["priority"], row["create_time"]))
-        return [Delivery(JobKey(row["tenant_id"], row["backtest_id"]), row["deadline_s"]) for row in ordered]
-
-    async def renew(self, held: Mapping[JobKey, int]) -> set[JobKey]:
-        """Renew the leases held under these fences; return the jobs whose cancel was asked for."""
-        parameters = {
-            "tenants": [key.tenant for key in held],
-            "ids": [key.backtest_id for key in held],
-            "fences": list(held.values()),
-        }
-        async with self._database.single() as connection:
-            rows = await _run(connection, statements.RENEW, parameters)
-        return {JobKey(row["tenant_id"], row["backtest_id"]) for row in rows if row["cancel_requested"]}
+            await connection.execute(statements.EXPIRE_DELIVERIES)
+            busy = {row["tenant_id"]: row["n"] for row in await _run(connection, statements.BUSY, {})}
+            if slots is None:
+                [row] = await _run(connection, statements.SLOTS, {})
+                slots = row["slots"] - sum(busy.values())
+            free = min(slots, limit - sum(busy.values()))
+            queues = await _queues(connection, free) if free > 0 else ()
+            if not queues:
+                return ()
+            clocks = {row["priority"]: row["clock"] for row in await _run(connection, statements.CLOCKS, {})}
+            chosen = choose(queues, free, clocks=clocks, busy=busy, limits_of=limits_of)
+            return await _deliver(connection, [one.backtest_id for one in chosen], [one for one in queues if one.taken])
 
     async def rescue(self) -> Sequence[Rescued]:
         """Requeue the jobs whose lease ran out, or fail those out of attempts."""
         async with self._database.single() as connection:
-            rows = await _run(connection, statements.RESCUE, {})
+            rows = await _run(connection, statements.RESCUE, {"how": "its lease was not renewed"})
         return [Rescued(JobKey(row["tenant_id"], row["backtest_id"]), State(row["state"])) for row in rows]
-
-    async def release(self, key: JobKey, fence: int, failure: Failure | None) -> Rescued | None:
-        """Give back a job whose worker died; with a failure, end it FAILED. None when the fence is stale."""
-        parameters: dict[str, object] = {**_key(key), "fence": fence}
-        statement = statements.RELEASE
-        if failure is not None:
-            statement = statements.FAIL
-            parameters |= {"failure": statements.failure_json(failure), "timings_s": "{}"}
-        async with self._database.single() as connection:
-            rows = await _run(connection, statement, parameters)
-        return Rescued(key, State(rows[0]["state"])) if rows else None
-
-    async def hand_back(self, key: JobKey, fence: int) -> None:
-        """Requeue a running job whose worker was stopped on purpose; it counts as no death."""
-        async with self._database.single() as connection:
-            await _run(connection, statements.HAND_BACK, {**_key(key), "fence": fence})
-
-    async def finish_cancelled(self, key: JobKey, fence: int) -> bool:
-        """End a running job whose worker was stopped by a cancel."""
-        async with self._database.single() as connection:
-            return bool(await _run(connection, statements.FINISH_CANCELLED, {**_key(key), "fence": fence}))
 
     async def counts(self) -> Mapping[State, int]:
         """Count jobs that are queued and running."""
@@ -160,6 +167,48 @@ class PostgresJobStore:
         """Delete terminal jobs older than their retention, events with them; return how many."""
         async with self._database.single() as connection:
             return len(await _run(connection, statements.SWEEP, {"keep_s": keep_s, "limit": limit}))
+
+
+async def _queues(connection: DriverConnection, slots: int) -> Sequence[Queue]:
+    return [
+        Queue(
+            tenant=row["tenant_id"],
+            priority=row["priority"],
+            heads=[Waiting(*one) for one in zip(row["ids"], row["klines"], strict=True)],
+            passed_over_s=row["passed_over_s"],
+            started=row["started"],
+            finished=row["finished"],
+        )
+        for row in await _run(connection, statements.QUEUES, {"slots": slots})
+        if row["ids"]
+    ]
+
+
+async def _deliver(connection: DriverConnection, ids: Sequence[str], moved: Sequence[Queue]) -> Sequence[str]:
+    """Mark jobs as delivered; return the ids of those that still waited, in their order."""
+    parameters = {
+        "ids": ids,
+        "tenants": [one.tenant for one in moved],
+        "priorities": [one.priority for one in moved],
+        "started": [one.started for one in moved],
+        "finished": [one.finished for one in moved],
+    }
+    delivered = {row["backtest_id"] for row in await _run(connection, statements.DELIVER, parameters)}
+    return [one for one in ids if one in delivered]
+
+
+def _refused(row: DictRow, job: NewJob, limits: Limits, max_queued: int) -> Refused:
+    if limits.max_queued is not None and row["own"] >= limits.max_queued:
+        return Refused(job.key.tenant, f"at most {limits.max_queued:,} backtests wait at once", _QUEUE_RETRY_S)
+    if limits.daily_klines is not None and row["spent"] + job.klines > limits.daily_klines:
+        spent = f"{row['spent']:,} are spent, this backtest may read {job.klines:,}"
+        text = f"at most {limits.daily_klines:,} klines a day: {spent}"
+        return Refused(job.key.tenant, text, row["left_of_day_s"])
+    return Refused("service", f"at most {max_queued:,} backtests wait at once", _QUEUE_RETRY_S)
+
+
+def _created(row: DictRow) -> Created:
+    return Created(_job(row), bytes(row["request_hash"]))
 
 
 def _key(key: JobKey) -> dict[str, object]:

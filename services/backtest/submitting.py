@@ -16,16 +16,31 @@ from klinecast.errors import (
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
+    NotFound,
     QuotaViolation,
     ResourceExhausted,
+    Unavailable,
 )
 from klinecast.series import SeriesKey
 from klinecast.types import Account, MarginMode, MarketType
-from services.backtest.jobs import Job, JobKey, JobStore, NewJob, State
+from services.backtest.jobs import Created, Job, JobKey, JobStore, NewJob, Refused
+from services.backtest.sharing import Limits
 from services.backtest.strategies import InvalidParams, UnknownStrategy
 from services.runtime.ids import new_id
 
 _REQUEST_ID_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How much may be asked for."""
+
+    max_queued: int
+    """Backtests that may wait, of all tenants."""
+    max_klines: int
+    """Klines a backtest may read."""
+    limits_of: Callable[[str], Limits]
+    """What a tenant may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +71,7 @@ class Submitter:
     """Asks the data service; raises NotFound or Unavailable. Blocks."""
     vetted: Callable[[str], Awaitable[None]]
     """Waits until a strategy has been looked at."""
-    max_queued: int
+    admission: Admission
 
     async def submit(
         self,
@@ -79,7 +94,18 @@ class Submitter:
         found.raise_if_any()
         if config is None:
             raise InvalidArgument.of(FieldViolation("config", "is required"))
-        await asyncio.gather(*(self._check_range(config, series) for series in _read_by(config)), self._check_queue())
+        try:
+            return await self._admit(tenant, request_id, config, wire, traceparent)
+        except (FailedPrecondition, NotFound, ResourceExhausted, Unavailable):
+            known = await self.store.find_request(tenant, request_id) if request_id else None
+            if known is None:
+                raise
+            return _same_request(known, request_id, wire)  # what was taken once stays taken
+
+    async def _admit(self, tenant: str, request_id: str, config: BacktestConfig, wire: bytes, traceparent: str) -> Job:
+        """Store a request that nothing is wrong with, unless it is too much."""
+        klines = sum(await asyncio.gather(*(self._count_klines(config, one) for one in _read_by(config))))
+        self._check_cost(tenant, klines)
         job = NewJob(
             key=JobKey(tenant, new_id()),
             config=wire,
@@ -89,11 +115,12 @@ class Submitter:
             priority=config.priority,
             deadline_s=config.deadline_s,
             traceparent=traceparent,
+            klines=klines,
         )
-        created = await self.store.create(job)
-        if created.request_hash != job.request_hash:
-            raise AlreadyExists(f"request_id {request_id} was used for another request")
-        return created.job
+        created = await self.store.create(job, self.admission.limits_of(tenant), self.admission.max_queued)
+        if isinstance(created, Refused):
+            raise _over_quota(created)
+        return _same_request(created, request_id, wire)
 
     def _check_strategy(self, config: BacktestConfig, found: Violations) -> None:
         try:
@@ -115,20 +142,34 @@ class Submitter:
         if config.market_type is not MarketType.SPOT and config.execution.margin_mode is MarginMode.CROSS:
             found.add("config.execution.margin_mode", "CROSS needs an account of its own for each series")
 
-    async def _check_range(self, config: BacktestConfig, series: SeriesKey) -> None:
+    async def _count_klines(self, config: BacktestConfig, series: SeriesKey) -> int:
+        """Return how many klines of a series may be read; FailedPrecondition when there are none."""
         span = await asyncio.to_thread(self.find_series, series)
         first, last = span.first_open_time_ms, span.last_open_time_ms
         if first is None or last is None or config.end_ms <= first or config.start_ms > last:
             raise FailedPrecondition(f"{series} holds no klines in the range", reason="NO_KLINES_IN_RANGE")
+        held_ms = min(config.end_ms, last + 1) - max(config.start_ms, first)
+        return held_ms // series.interval.span_ms + 1 + config.warmup_klines
 
-    async def _check_queue(self) -> None:
-        queued = (await self.store.counts())[State.QUEUED]
-        if queued >= self.max_queued:
-            raise ResourceExhausted(
-                "the queue is full",
-                quota=[QuotaViolation("service", f"at most {self.max_queued} backtests wait at once")],
-                retry_after_s=5.0,
-            )
+    def _check_cost(self, tenant: str, klines: int) -> None:
+        most = self.admission.max_klines
+        if klines > most:
+            text = f"a backtest reads at most {most:,} klines, this one would read {klines:,}"
+            raise ResourceExhausted(text, quota=[QuotaViolation(tenant, text)])
+
+
+def _over_quota(refused: Refused) -> ResourceExhausted:
+    return ResourceExhausted(
+        refused.description,
+        quota=[QuotaViolation(refused.subject, refused.description)],
+        retry_after_s=refused.retry_after_s,
+    )
+
+
+def _same_request(created: Created, request_id: str, wire: bytes) -> Job:
+    if created.request_hash != hashlib.sha256(wire).digest():
+        raise AlreadyExists(f"request_id {request_id} was used for another request")
+    return created.job
 
 
 def _read_by(config: BacktestConfig) -> list[SeriesKey]:

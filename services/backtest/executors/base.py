@@ -6,22 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.backtest.jobs import Delivery, JobKey, State
+from services.backtest.jobs import State
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A terminal state that a worker of this executor committed."""
+    """A terminal state that a worker of this executor, or its parent, committed."""
 
-    key: JobKey
     state: State
     timings_s: Mapping[str, float]
 
 
 class Listener(Protocol):
-    """Who wants to know what workers do."""
+    """Who wants to know what workers do; called from a thread of the pool's."""
 
-    def event_stored(self, key: JobKey) -> None:
+    def event_stored(self, backtest_id: str) -> None:
         """Notice that an event was committed."""
 
     def finished(self, finished: Finished) -> None:
@@ -34,17 +33,18 @@ class Listener(Protocol):
 class Executor(Protocol):
     """Delivers backtests to workers."""
 
-    async def start(self) -> None:
-        """Start what delivers; return when the first worker is ready."""
+    @property
+    def ready(self) -> bool:
+        """Whether backtests can be delivered without waiting for a worker to start."""
 
-    def free_slots(self) -> int:
-        """Return how many backtests could be delivered now."""
+    def start(self) -> None:
+        """Start what delivers."""
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a backtest to a worker."""
+    def free_slots(self) -> int | None:
+        """Return how many backtests could be delivered now; None: ask the announced pools."""
 
-    def cancel_soon(self) -> None:
-        """Look for asked-for cancels now instead of at the next heartbeat."""
+    def deliver(self, backtest_id: str) -> None:
+        """Hand a backtest to a worker; what is lost on the way is delivered again later."""
 
-    async def stop(self, grace_s: float) -> None:
-        """Let workers finish within the grace, hand back what they did not, end them."""
+    def stop(self, grace_s: float) -> None:
+        """Let workers finish within the grace, hand back what they did not, end them. Blocks."""

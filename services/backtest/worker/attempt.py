@@ -18,7 +18,7 @@ from klinecast.convert.outcome import config_from_wire
 from klinecast.convert.violations import Violations
 from klinecast.errors import Aborted, DeadlineExceeded, KlinecastError, Unavailable
 from services.backtest.catalogue import Catalogue
-from services.backtest.jobs import Failure, JobKey, Phase
+from services.backtest.jobs import Failure, Phase
 from services.backtest.run import GivenUp, Progress, Run, RunFailed, Timings
 from services.backtest.runner import Runner
 from services.backtest.worker.loading import load
@@ -52,20 +52,18 @@ class Attempt:
     mailbox: Parent
     tracer: trace.Tracer
 
-    def run(self, key: JobKey) -> None:
+    def run(self, backtest_id: str) -> None:
         """Claim and run a backtest; whatever happens, the parent is told when this worker is free again."""
         try:
-            claim = self.store.claim(key)
+            claim = self.store.claim(backtest_id)
         except psycopg.OperationalError:
             claim = None
         if claim is None:
             self.mailbox.send(Dropped())
             return
-        self.mailbox.send(Claimed(claim.fence, claim.left_s))
+        self.mailbox.send(Claimed(claim.key, claim.fence, claim.left_s))
         context = TraceContextTextMapPropagator().extract({"traceparent": claim.traceparent})
-        with self.tracer.start_as_current_span(
-            "backtest", context, attributes={"klinecast.backtest_id": key.backtest_id}
-        ):
+        with self.tracer.start_as_current_span("backtest", context, attributes={"klinecast.backtest_id": backtest_id}):
             self.mailbox.send(_Held(self, claim).run())
 
     def patiently(self, claim: Claim, call: Callable[[], _T]) -> _T:
@@ -120,7 +118,7 @@ class _Held:
         return self._done("FAILED", self._store.fail(self._claim, failure, self._timings.seconds))
 
     def _done(self, state: str, written: bool) -> FromWorker:
-        return Done(state, self._timings.seconds) if written else Dropped()
+        return Done(self._claim.key.backtest_id, state, self._timings.seconds) if written else Dropped()
 
     def _config(self) -> BacktestConfig:
         violations = Violations()
@@ -151,7 +149,7 @@ class _Held:
             return
         if cancel_requested is None or cancel_requested:
             raise GivenUp
-        self._attempt.mailbox.send(Stored())
+        self._attempt.mailbox.send(Stored(self._claim.key.backtest_id))
 
 
 def _body(progress: Progress) -> dict[str, object]:

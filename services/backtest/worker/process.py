@@ -13,7 +13,6 @@ from opentelemetry import trace
 from klinecast.client import Client
 from services.backtest import engine
 from services.backtest.catalogue import Catalogue
-from services.backtest.jobs import JobKey
 from services.backtest.settings import WorkerSettings
 from services.backtest.strategies import StrategyRegistry
 from services.backtest.worker.attempt import Attempt
@@ -63,7 +62,7 @@ class Mailbox:
                     self._runs.put(None)
 
 
-def run_child(pipe_fd: int) -> int:
+def run_child(pipe_fd: int, worker_id: str) -> int:
     """Serve the parent at the other end of the socket until it ends; return the exit code."""
     die_with_parent()
     mailbox = Mailbox(Connection(pipe_fd))
@@ -73,7 +72,7 @@ def run_child(pipe_fd: int) -> int:
     _limit_memory(settings.worker_memory_mb)
     catalogue = Catalogue(StrategyRegistry())
     engine.warm()
-    store = WorkerStore(settings.database.url.get_secret_value())
+    store = WorkerStore(settings.database.url.get_secret_value(), worker_id)
     with Client(
         data=settings.data_target,
         results=settings.results_target,
@@ -83,7 +82,7 @@ def run_child(pipe_fd: int) -> int:
         _connect(store)
         mailbox.send(Ready())
         while (run := mailbox.next_run()) is not None:
-            attempt.run(JobKey(run.tenant, run.backtest_id))
+            attempt.run(run.backtest_id)
     tracing.shutdown()
     return 0
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.backtest.jobs import JobKey
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Claim this backtest and run it."""
 
-    tenant: str
     backtest_id: str
 
 
@@ -35,6 +36,7 @@ class Ready:
 class Claimed:
     """The backtest is claimed under this fence and may run for so many seconds."""
 
+    key: JobKey
     fence: int
     left_s: float
 
@@ -43,11 +45,14 @@ class Claimed:
 class Stored:
     """An event was committed."""
 
+    backtest_id: str
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """A terminal state was committed."""
 
+    backtest_id: str
     state: str
     timings_s: Mapping[str, float]
 

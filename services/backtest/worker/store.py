@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
 from services.backtest import statements
+from services.backtest.connection import HealingConnection
 from services.backtest.jobs import Failure, JobKey
 
 _RETRY_S = 0.2
+_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +34,27 @@ class Claim:
 class WorkerStore:
     """Claims a backtest and writes its events and its end."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url.replace("postgresql+psycopg://", "postgresql://")
-        self._connection: psycopg.Connection[DictRow] | None = None
+    def __init__(self, url: str, worker_id: str) -> None:
+        self._connection = HealingConnection(url, "klinecast-worker", timeout_s=_TIMEOUT_S)
+        self._worker_id = worker_id
 
     def connect(self) -> None:
         """Connect now, so that the first backtest need not."""
-        self._execute("SELECT 1", {})
+        self._connection.open()
 
-    def claim(self, key: JobKey) -> Claim | None:
+    def claim(self, backtest_id: str) -> Claim | None:
         """Claim a delivered backtest; None when it is not to be had."""
-        row = self._execute(statements.CLAIM, _key(key))
+        row = self._execute(statements.CLAIM, {"backtest_id": backtest_id, "worker_id": self._worker_id})
         if row is None:
             return None
         return Claim(
-            key, bytes(row["config"]), row["fence"], row["attempt"], row["traceparent"], row["queued_s"], row["left_s"]
+            JobKey(row["tenant_id"], backtest_id),
+            bytes(row["config"]),
+            row["fence"],
+            row["attempt"],
+            row["traceparent"],
+            row["queued_s"],
+            row["left_s"],
         )
 
     def progress(self, claim: Claim, body: Mapping[str, object]) -> bool | None:
@@ -79,10 +87,6 @@ class WorkerStore:
         """End the backtest CANCELLED; False when the fence is stale."""
         return self._finish(statements.FINISH_CANCELLED, _held(claim))
 
-    def hand_back(self, claim: Claim) -> bool:
-        """Requeue the backtest: another attempt may do better; False when the fence is stale."""
-        return self._finish(statements.RELEASE, _held(claim))
-
     def _finish(self, statement: str, parameters: Mapping[str, object]) -> bool:
         """Write an end, trying again while the database is away: a repeated write is refused, so at most one counts."""
         while True:
@@ -92,25 +96,9 @@ class WorkerStore:
                 time.sleep(_RETRY_S)
 
     def _execute(self, statement: str, parameters: Mapping[str, object]) -> DictRow | None:
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    row_factory=dict_row,
-                    connect_timeout=2,
-                    application_name="klinecast-worker",
-                )
-            return self._connection.execute(statement, parameters, prepare=True).fetchone()
-        except psycopg.OperationalError:
-            if self._connection is not None:
-                self._connection.close()
-            raise
-
-
-def _key(key: JobKey) -> dict[str, object]:
-    return {"tenant": key.tenant, "backtest_id": key.backtest_id}
+        rows = self._connection.run(statement, parameters)
+        return rows[0] if rows else None
 
 
 def _held(claim: Claim) -> dict[str, object]:
-    return {**_key(claim.key), "fence": claim.fence}
+    return {"tenant": claim.key.tenant, "backtest_id": claim.key.backtest_id, "fence": claim.fence}

@@ -1,0 +1,37 @@
+"""Celery as the channel that carries ids of backtests to workers elsewhere; it keeps nothing and decides nothing."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+QUEUE = "klinecast"
+TASK = "klinecast.run_backtest"
+_SOCKET_S = 2.0
+
+
+def make_celery(broker_url: str) -> Celery:
+    """Return an app that takes JSON only and knows one task, the id of a backtest.
+
+    Messages are acknowledged when they arrive: one lost with its worker is published again, for the row says so.
+    """
+    app = Celery("klinecast", broker=broker_url, backend=None, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,  # a message that waits in a busy worker is one that an idle one does not get
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_connect_timeout": _SOCKET_S,
+            "socket_timeout": 3 * _SOCKET_S,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+        },
+    )
+    return app
