@@ -28,7 +28,10 @@ class WorkerProcess:
 
     def __init__(self, home: Path, environment: dict[str, str], pipe_fd: int) -> None:
         self._log_file = home / "logs" / f"worker-{uuid.uuid4().hex[:8]}.log"
-        variables = environment | {"KLINECAST_SUPERVISOR_PIPE_FD": str(pipe_fd), "KLINECAST_METRICS_LISTEN": "127.0.0.1:0"}
+        variables = environment | {
+            "KLINECAST_SUPERVISOR_PIPE_FD": str(pipe_fd),
+            "KLINECAST_METRICS_LISTEN": "127.0.0.1:0",
+        }
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 with_variables(variables, [sys.executable, "-m", "services.backtest.worker"]),

@@ -21,7 +21,6 @@ def make_celery(broker_url: str) -> Celery:
         task_default_queue=QUEUE,
         task_ignore_result=True,
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,  # a message that waits in a busy worker is one that an idle one does not get
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,

@@ -1,19 +1,19 @@
-"""The process that takes backtests from the broker: a Celery worker whose tasks are run by a pool of our own.
+"""The process that takes backtests from the broker: a Celery worker that hands them to a pool of our own.
 
-The pool gives what Celery's cannot: leases renewed beside the computation, a cancel, a deadline, a memory limit.
+The pool gives what Celery's cannot: leases renewed beside the computation, a cancel, a deadline, a memory limit. A
+message is taken only while a worker is idle; else it is left to another machine.
 """
 
 from __future__ import annotations
 
-import threading
+from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, bootsteps
 from prometheus_client import CollectorRegistry
 
 from services.backtest.executors.base import Finished
 from services.backtest.executors.broker import TASK, make_celery
-from services.backtest.executors.pool import WorkerPool
-from services.backtest.jobs import REDELIVER_S
+from services.backtest.executors.pool import Bell, WorkerPool
 from services.backtest.settings import WorkerSettings
 from services.backtest.telemetry import BacktestTelemetry
 from services.runtime.config import SettingsError, load_settings, show_settings
@@ -24,11 +24,12 @@ from services.runtime.metrics import new_registry, start_metrics_server
 _LOG = get_logger("consumer")
 
 
-class _Counts:
-    """Hears of the pool's backtests and counts them."""
+class _News:
+    """Hears of the pool's backtests: counts them, and has the Celery worker look for more."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._telemetry = BacktestTelemetry(registry)
+        self.freed = Bell()
 
     def event_stored(self, backtest_id: str) -> None:
         """Nobody watches here: watchers hear of it from Postgres."""
@@ -38,7 +39,8 @@ class _Counts:
         self._telemetry.finished(finished.state, finished.timings_s)
 
     def slot_freed(self) -> None:
-        """The pool tells the dispatchers itself."""
+        """Wake the loop that waits for messages."""
+        self.freed.ring()
 
 
 def run(*, shows_settings: bool = False) -> int:
@@ -58,40 +60,38 @@ def run(*, shows_settings: bool = False) -> int:
         stop_with_supervisor(settings.supervisor_pipe_fd)
     registry = new_registry()
     page = start_metrics_server(registry, settings.metrics_listen)
-    pool = WorkerPool(
-        settings.database.url.get_secret_value(), _Counts(registry), size=settings.workers, announces=True
-    )
+    news = _News(registry)
+    pool = WorkerPool(settings.database.url.get_secret_value(), news, size=settings.workers, announces=True)
     pool.start()
     try:
         _LOG.info("started", metrics_port=page.port, workers=settings.workers)
         if settings.port_file:
             write_port_file(settings.port_file, {"metrics_port": page.port})
-        return _consume(make_celery(settings.broker_url.get_secret_value()), pool, settings)
+        return _consume(make_celery(settings.broker_url.get_secret_value()), pool, news.freed)
     finally:
-        pool.stop(0.0)
+        pool.stop(settings.shutdown.drain_seconds)
         page.close()
         _LOG.info("stopped")
 
 
-def _consume(app: Celery, pool: WorkerPool, settings: WorkerSettings) -> int:
+def _consume(app: Celery, pool: WorkerPool, freed: Bell) -> int:
     @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_backtest(backtest_id: str) -> None:
-        """Hand a backtest to a worker and wait until it is rid of it; the row decides whether there is one to run."""
-        freed = pool.deliver(str(backtest_id), wait_s=REDELIVER_S)
-        if freed is not None:
-            freed.wait()
+        """Hand a backtest to a worker; the row decides whether there is one to run."""
+        pool.deliver(str(backtest_id))
 
-    def drain(**_: object) -> None:
-        threading.Thread(target=pool.stop, args=(settings.shutdown.drain_seconds,), name="drain").start()
+    class TakeWhenIdle(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Asks the pool before each message, as Celery's worker_disable_prefetch asks its own; once per connection."""
 
-    signals.worker_shutting_down.connect(drain)
-    worker = app.Worker(
-        pool="threads",
-        concurrency=settings.workers,
-        without_gossip=True,
-        without_mingle=True,
-        optimization="fair",
-        loglevel=settings.log_level.upper(),
-    )
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Any) -> None:
+            qos = consumer.task_consumer.channel.qos
+            may_take = qos.can_consume
+            qos.can_consume = lambda: pool.free_slots() > 0 and may_take()
+            consumer.hub.add_reader(freed.fd, freed.quiet)
+
+    app.steps["consumer"].add(TakeWhenIdle)
+    worker = app.Worker(pool="solo", without_gossip=True, without_mingle=True, loglevel="WARNING")
     worker.start()
     return int(worker.exitcode or 0)

@@ -18,7 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 import psycopg
@@ -51,8 +51,6 @@ class _Worker:
     cancelling: bool = False
     verdict: Failure | None = None
     """Set when it is killed for a reason that ends the backtest."""
-    freed: threading.Event = field(default_factory=threading.Event)
-    """Set when it is rid of what it was handed."""
 
     @property
     def idle(self) -> bool:
@@ -73,7 +71,7 @@ class WorkerPool:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._settling: deque[Callable[[], None]] = deque()
-        self._hear_now, self._keep_now = _Bell(), _Bell()
+        self._hear_now, self._keep_now = Bell(), Bell()
         self._first_ready = threading.Event()
         self._stopping = self._stopped = False
         self._threads = [
@@ -101,22 +99,18 @@ class WorkerPool:
             busy = sum(worker.delivered is not None for worker in self._workers)
             return min(self._size - busy, sum(worker.idle for worker in self._workers))
 
-    def deliver(self, backtest_id: str, *, wait_s: float = 0.0) -> threading.Event | None:
-        """Hand a backtest to an idle worker; return what is set when it is rid of it, None when nobody is idle."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self.free_slots() > 0, wait_s)
+    def deliver(self, backtest_id: str) -> None:
+        """Hand a backtest to an idle worker; where there is none it is delivered again later."""
+        with self._lock:
             worker = next((one for one in self._workers if one.idle), None)
-            if self._stopping or worker is None:
-                return None
-            worker.delivered, worker.freed = backtest_id, threading.Event()
-            self._send(worker, Run(backtest_id))
-            return worker.freed
+            if worker is not None and not self._stopping:
+                worker.delivered = backtest_id
+                self._send(worker, Run(backtest_id))
 
     def stop(self, grace_s: float) -> None:
         """Let workers finish within the grace, hand back what they did not, end them. Again: sooner."""
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
             idle = [worker for worker in self._workers if worker.delivered is None]
             for worker in idle:
                 self._send(worker, Stop())
@@ -198,9 +192,8 @@ class WorkerPool:
             return
         match message:
             case Ready():
-                with self._changed:
+                with self._lock:
                     worker.ready = True
-                    self._changed.notify_all()
                 self._first_ready.set()
                 self._listener.slot_freed()
             case Claimed(key=key, fence=fence, left_s=left_s):
@@ -219,7 +212,6 @@ class WorkerPool:
     def _free(self, worker: _Worker) -> None:
         with self._changed:
             worker.delivered, worker.held, worker.cancelling, worker.kill_at = None, None, False, float("inf")
-            worker.freed.set()
             if self._stopping:
                 self._send(worker, Stop())
             self._changed.notify_all()
@@ -232,7 +224,6 @@ class WorkerPool:
         with self._changed:
             worker.pipe.close()
             self._workers.discard(worker)
-            worker.freed.set()
             if not self._stopping:
                 self._spawn_at.append(0.0 if worker.ready else time.monotonic() + _RESPAWN_S)
                 if worker.delivered is not None:
@@ -313,7 +304,7 @@ class WorkerPool:
             self._keep_now.ring()
 
 
-class _Bell:
+class Bell:
     """A descriptor that becomes readable when somebody rings."""
 
     def __init__(self) -> None:
