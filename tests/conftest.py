@@ -111,9 +111,23 @@ def broker(session_home: Path) -> Iterator[Broker]:
         yield broker
 
 
+@pytest.fixture(scope="session")
+def celery_suite(
+    session_home: Path, postgres_server: PostgresServer, template_database: str
+) -> Iterator[tuple[Suite, Broker]]:
+    """Return the services with workers behind a broker, shared by the session's tests: kill nothing of it."""
+    with (
+        postgres.copy_database(postgres_server, template_database) as url,
+        run_broker(session_home / "broker") as broker,
+        run_suite(session_home / "celery-suite", url, EXECUTOR="celery", BROKER_URL=broker.url) as suite,
+    ):
+        yield suite, broker
+
+
 @pytest.fixture
-def celery_suite(session_home: Path, database_url: str, broker: Broker) -> Iterator[Suite]:
-    """Return the three services and a process with two workers that listens at the broker, to be killed at will."""
+def own_celery_suite(session_home: Path, database_url: str, broker: Broker) -> Iterator[Suite]:
+    """Return the services and a process with two workers that listens at the broker, to be killed at will."""
     home = session_home / f"suite-{uuid.uuid4().hex[:8]}"
-    with run_suite(home, database_url, EXECUTOR="celery", BROKER_URL=broker.url) as suite:
+    settings = {"EXECUTOR": "celery", "BROKER_URL": broker.url, "SHUTDOWN__DRAIN_SECONDS": "1"}
+    with run_suite(home, database_url, **settings) as suite:
         yield suite

@@ -6,6 +6,7 @@ message is taken only while a worker is idle; else it is left to another machine
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -78,7 +79,7 @@ def _consume(app: Celery, pool: WorkerPool, freed: Bell) -> int:
     @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_backtest(backtest_id: str) -> None:
         """Hand a backtest to a worker; the row decides whether there is one to run."""
-        pool.deliver(str(backtest_id))
+        pool.deliver(str(uuid.UUID(backtest_id)))
 
     class TakeWhenIdle(bootsteps.StartStopStep):  # type: ignore[misc]
         """Asks the pool before each message, as Celery's worker_disable_prefetch asks its own; once per connection."""
