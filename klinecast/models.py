@@ -81,6 +81,30 @@ class LoadedKlines:
 
 
 @dataclass(frozen=True, slots=True)
+class IndicatorRange:
+    """What is held of a stored indicator series before an instant."""
+
+    value_count: int
+    revision: int
+    rewrite_revision: int
+    """Revision of its last rewrite, anywhere in it; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeSummary:
+    """What a range of a series holds."""
+
+    kline_count: int
+    revision: int
+    rewrite_revision: int
+    """Revision of the last rewrite in the range or near it, 0 for none; appends do not move it."""
+    source_interval: Interval
+    """Interval of the stored klines that a stream would read."""
+    indicators: Mapping[str, IndicatorRange]
+    """Of the stored indicators asked for, those that are there."""
+
+
+@dataclass(frozen=True, slots=True)
 class RejectedKline:
     """A kline that an ingest left out."""
 
@@ -323,6 +347,8 @@ class IndicatorBatch:
     rows_total: int
     revision: int | None
     """Revision of the series of klines; None when none were read."""
+    indicator_revisions: Mapping[str, int]
+    """Revision of each stored series by its name."""
 
     def __len__(self) -> int:
         return len(self.open_time_ms)
@@ -335,6 +361,8 @@ class LoadedIndicators:
     open_time_ms: Column
     columns: Mapping[str, Column]
     revision: int | None
+    indicator_revisions: Mapping[str, int]
+    """Revision of each stored series by its name."""
 
 
 @dataclass(frozen=True, slots=True)

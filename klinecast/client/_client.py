@@ -30,6 +30,7 @@ from klinecast.models import (
     KlineBatch,
     LoadedIndicators,
     LoadedKlines,
+    RangeSummary,
     Result,
     SeriesSummary,
     Strategy,
@@ -100,6 +101,21 @@ class Client:
     ) -> LoadedKlines:
         """Read the klines of [start, end) into one set of columns, from the start again when they were rewritten."""
         return self._data.load(KlineRange(series, start_ms, end_ms, source_interval=source_interval))
+
+    def get_range(
+        self,
+        series: SeriesKey,
+        start_ms: int,
+        end_ms: int,
+        *,
+        source_interval: Interval | None = None,
+        indicators: Sequence[str] = (),
+    ) -> RangeSummary:
+        """Tell what load_klines of [start, end) would read, and of stored indicators of the market by name.
+
+        Raises what load_klines raises: NotFound, or FailedPrecondition where there are no klines.
+        """
+        return self._data.get_range(KlineRange(series, start_ms, end_ms, source_interval=source_interval), indicators)
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:
         """Get one series; raises NotFound."""

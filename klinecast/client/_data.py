@@ -21,7 +21,7 @@ from klinecast.convert.data import columns_to_proto
 from klinecast.convert.market import INTERVAL_FROM_PROTO, INTERVAL_TO_PROTO, series_to_proto, timestamp_to_proto
 from klinecast.errors import Aborted
 from klinecast.interval import Interval
-from klinecast.models import CheckReport, Gap, IngestSummary, KlineBatch, LoadedKlines, SeriesSummary
+from klinecast.models import CheckReport, Gap, IngestSummary, KlineBatch, LoadedKlines, RangeSummary, SeriesSummary
 from klinecast.series import SeriesKey
 from klinecast.types import KlineColumns
 
@@ -133,6 +133,18 @@ class DataCalls:
             yield head, views, request.expected_revision
             if head.klines_sent >= head.klines_total:
                 return
+
+    def get_range(self, wanted: KlineRange, indicators: Sequence[str]) -> RangeSummary:
+        """Tell what a range holds."""
+        stream = wanted.to_proto()
+        request = pb.GetRangeRequest(
+            series=stream.series,
+            start_time=stream.start_time,
+            end_time=stream.end_time,
+            source_interval=stream.source_interval,
+            indicators=indicators,
+        )
+        return convert.range_summary(self._caller.unary(self._stub.GetRange, request))
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:
         """Get one series."""

@@ -80,6 +80,7 @@ class IndicatorCalls:
                 response.rows_sent,
                 response.rows_total,
                 revision,
+                dict(request.expected_indicator_revisions),
             )
             if response.rows_sent >= response.rows_total:
                 return
@@ -97,7 +98,8 @@ class IndicatorCalls:
                     raise
                 time.sleep(0.05 * (attempt + 1))
         columns = {name: np.concatenate([one.columns[name] for one in batches]) for name in batches[0].columns}
-        return LoadedIndicators(np.concatenate([one.open_time_ms for one in batches]), columns, batches[0].revision)
+        times = np.concatenate([one.open_time_ms for one in batches])
+        return LoadedIndicators(times, columns, batches[0].revision, batches[0].indicator_revisions)
 
     def list_series(self, venue: str, symbol: str) -> Iterator[IndicatorSeriesSummary]:
         """Yield all stored indicator series, page by page."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from klinecast.api.data.v1 import data_service_pb2
@@ -23,6 +23,7 @@ from klinecast.series import SYMBOL_PATTERN, VENUE_PATTERN, SeriesKey
 
 MAX_BATCH_SIZE = 32_768
 DEFAULT_BATCH_SIZE = 4_096
+MAX_INDICATORS = 32
 REQUIRED_COLUMNS = ("open", "high", "low", "close", "volume")
 DEFAULT_COLUMNS = REQUIRED_COLUMNS
 
@@ -89,6 +90,21 @@ def query_from_proto(proto: data_service_pb2.StreamKlinesRequest) -> KlineQuery:
         source_interval=source,
         implied_open_times=proto.implied_open_times,
     )
+
+
+def range_from_proto(proto: data_service_pb2.GetRangeRequest) -> tuple[KlineQuery, Sequence[str]]:
+    """Convert a request to a query that will not be streamed, and the indicators to tell about besides."""
+    found = Violations()
+    key = series_from_proto(proto.series, "series", found)
+    start_ms, end_ms = time_range_from_proto(proto, found)
+    source = source_from_proto(proto.source_interval, key, found)
+    found.check(len(proto.indicators) <= MAX_INDICATORS, "indicators", f"must be {MAX_INDICATORS} names or fewer")
+    found.raise_if_any()
+    assert key is not None
+    query = KlineQuery(
+        key, start_ms, end_ms, DEFAULT_BATCH_SIZE, DEFAULT_COLUMNS, start_ms, None, source_interval=source
+    )
+    return query, list(proto.indicators)
 
 
 def source_from_proto(

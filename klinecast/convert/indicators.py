@@ -18,6 +18,7 @@ from klinecast.columns import Column, read_columns
 from klinecast.convert.data import (
     DEFAULT_BATCH_SIZE,
     MAX_BATCH_SIZE,
+    MAX_INDICATORS,
     KlineQuery,
     columns_to_proto,
     source_from_proto,
@@ -32,7 +33,6 @@ from klinecast.convert.violations import Violations
 from klinecast.indicators import COMPUTED_PATTERN, LABEL_PATTERN, PRICES, STORED_PATTERN, Indicator, IndicatorKey
 from klinecast.series import SYMBOL_PATTERN, VENUE_PATTERN, SeriesKey
 
-MAX_INDICATORS = 32
 _PRICES = {kline_pb2.KLINE_COLUMN_UNSPECIFIED: "close"} | {
     kline_pb2.KlineColumn.Value(f"KLINE_COLUMN_{name.upper()}"): name for name in PRICES
 }

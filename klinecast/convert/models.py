@@ -46,6 +46,16 @@ def series_summary(proto: series_summary_pb2.SeriesSummary) -> models.SeriesSumm
     )
 
 
+def range_summary(proto: data_service_pb2.GetRangeResponse) -> models.RangeSummary:
+    """Convert what a range holds."""
+    indicators = {
+        name: models.IndicatorRange(one.value_count, one.revision, one.rewrite_revision)
+        for name, one in proto.indicators.items()
+    }
+    source = INTERVAL_FROM_PROTO[proto.source_interval]
+    return models.RangeSummary(proto.kline_count, proto.revision, proto.rewrite_revision, source, indicators)
+
+
 def gap(proto: series_summary_pb2.Gap) -> models.Gap:
     """Convert a gap."""
     return models.Gap(proto.first_open_time_ms, proto.last_open_time_ms, proto.missing_count)

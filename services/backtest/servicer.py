@@ -142,7 +142,7 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
     async def _events(self, job: Job, after: int) -> AsyncIterator[backtest_pb2.BacktestEvent]:
         """Yield events up to the terminal one, heartbeats when nothing happens; a stop ends it resumably."""
         stopping = asyncio.ensure_future(self._parts.shutdown.wait())
-        events = self._parts.hub.watch(job.key, after, quiet_s=self._parts.heartbeat_s)
+        events = self._parts.hub.watch(job.key, after, story=job.last_sequence, quiet_s=self._parts.heartbeat_s)
         last = Event(max(after, 0), job.create_time, job.state, job.attempt, job.progress)
         try:
             while True:

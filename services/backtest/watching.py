@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from services.backtest.jobs import Event, JobKey
+from services.backtest.jobs import Event, JobKey, State
 
 POLL_S = 1.0
 """How late an event may be seen when no notification arrives."""
 _BUFFERED = 256
 _PAGE = 500
+_BEHIND = 16
+"""A watcher so many events behind what happens is spared the progress that later progress superseded."""
 
 
 class EventSource(Protocol):
@@ -50,6 +52,20 @@ class _Topic:
         return [event for event in self.buffer if event.sequence > sequence]
 
 
+def without_superseded(events: Sequence[Event]) -> Sequence[Event]:
+    """Leave progress out that later progress of the same attempt makes old news; states stay, and the last event."""
+    kept: list[Event] = []
+    for event in events:
+        if kept and _is_progress(kept[-1]) and _is_progress(event) and kept[-1].attempt == event.attempt:
+            kept.pop()
+        kept.append(event)
+    return kept
+
+
+def _is_progress(event: Event) -> bool:
+    return event.state is State.RUNNING and "phase" in event.body
+
+
 class WatchHub:
     """All watched backtests of this process."""
 
@@ -66,8 +82,11 @@ class WatchHub:
         for key in keys:
             self._topics[key].dirty.set()
 
-    async def watch(self, key: JobKey, after: int, *, quiet_s: float) -> AsyncGenerator[Sequence[Event]]:
-        """Yield events after a number up to the terminal one; after quiet_s without any, an empty list."""
+    async def watch(self, key: JobKey, after: int, *, story: int, quiet_s: float) -> AsyncGenerator[Sequence[Event]]:
+        """Yield events after a number up to the terminal one; after quiet_s without any, an empty list.
+
+        story: what had happened when the watcher came is told whole, whatever its pace.
+        """
         topic = self._join(key, after)
         try:
             while True:
@@ -75,6 +94,8 @@ class WatchHub:
                 events = topic.after(after)
                 if events is None:
                     events = await self._source.events(key, after, _PAGE)
+                if after >= story and len(events) > _BEHIND:
+                    events = without_superseded(events)
                 if not events:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), quiet_s)

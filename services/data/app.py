@@ -44,6 +44,7 @@ class DataApp:
                 indicators=IndicatorRpcs(
                     catalog=indicators,
                     writer=indicators,
+                    reader=indicators,
                     streams=IndicatorStreams(streams, indicators),
                     check_running=runtime.check_running,
                 ),

@@ -77,6 +77,11 @@ class Snapshot:
         return sum(block.in_range for block in self.blocks)
 
     @property
+    def rewrite_revision(self) -> int:
+        """Revision of the last rewrite of any of the blocks, 0 for none."""
+        return max((block.rewrite_revision for block in self.blocks), default=0)
+
+    @property
     def before_resume(self) -> int:
         """Klines in the range before the instant to resume from."""
         return sum(block.before_resume for block in self.blocks)

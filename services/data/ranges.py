@@ -42,6 +42,10 @@ class OpenRange(Protocol):
         """Revision of the series read."""
 
     @property
+    def rewrite_revision(self) -> int:
+        """Revision of the last rewrite of a block that touches the range, 0 for none."""
+
+    @property
     def first_open_time_ms(self) -> int:
         """First open_time of the series."""
 
@@ -87,6 +91,7 @@ class StoredRange:
         self.total = snapshot.total
         self.before_resume = snapshot.before_resume
         self.revision = snapshot.revision
+        self.rewrite_revision = snapshot.rewrite_revision
         self.first_open_time_ms = snapshot.first_ms
         self.last_open_time_ms = snapshot.last_ms
         self.source_interval = query.key.interval
@@ -111,7 +116,7 @@ class StoredRange:
         """Raise Aborted when a block of the range was rewritten since the snapshot."""
         blocks = self.snapshot.blocks
         last = await self._store.load_last_rewrite(self.snapshot.series_id, blocks[0].number, blocks[-1].number)
-        if last > max(block.rewrite_revision for block in blocks):
+        if last > self.rewrite_revision:
             raise series_changed(self.query.key)
 
     def _fill(self, ahead: deque[Columns | asyncio.Future[Columns]], waiting: deque[Block], depth: int) -> None:
@@ -137,8 +142,7 @@ def require_unchanged(query: KlineQuery, snapshot: Snapshot) -> None:
     expected = query.expected_revision
     if expected is None:
         return
-    rewritten = max((block.rewrite_revision for block in snapshot.blocks), default=0)
-    if rewritten > expected or snapshot.revision < expected:
+    if snapshot.rewrite_revision > expected or snapshot.revision < expected:
         raise series_changed(query.key)
 
 

@@ -37,6 +37,7 @@ class ResampledRange:
         self.first_open_time_ms, self.last_open_time_ms = whole_ms
         self.total, self.before_resume = counts
         self.revision = source.revision
+        self.rewrite_revision = source.rewrite_revision
         self.source_interval = source.source_interval
 
     async def blocks(self) -> AsyncGenerator[Columns, None]:

@@ -20,6 +20,7 @@ from klinecast.convert.data import (
     klines_from_proto,
     list_request_from_proto,
     query_from_proto,
+    range_from_proto,
     required_series,
 )
 from klinecast.convert.market import INTERVAL_TO_PROTO, series_to_proto
@@ -132,6 +133,18 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
         if record is None:
             raise series_not_found(key)
         return pb.GetSeriesResponse(series=_record_to_proto(record))
+
+    async def GetRange(self, request: pb.GetRangeRequest, context: _Context) -> pb.GetRangeResponse:
+        """Tell what a range holds."""
+        query, names = range_from_proto(request)
+        opened = await self._parts.streams.open(query)
+        return pb.GetRangeResponse(
+            kline_count=opened.total,
+            revision=opened.revision,
+            rewrite_revision=opened.rewrite_revision,
+            source_interval=INTERVAL_TO_PROTO[opened.source_interval],
+            indicators=await self._parts.indicators.ranges(query, names),
+        )
 
     async def ListGaps(self, request: pb.ListGapsRequest, context: _Context) -> pb.ListGapsResponse:
         """List gaps, oldest first."""

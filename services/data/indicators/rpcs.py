@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1 import indicator_pb2
 from klinecast.columns import encode_columns
-from klinecast.convert.data import list_request_from_proto
+from klinecast.convert.data import KlineQuery, list_request_from_proto
 from klinecast.convert.indicators import (
     indicator_key_to_proto,
     indicator_query_from_proto,
+    market_key,
     required_indicator_key,
     values_from_proto,
 )
@@ -21,7 +22,7 @@ from klinecast.errors import FieldViolation, InvalidArgument
 from klinecast.indicators import IndicatorKey
 from klinecast.types import MarketType
 from services.data.indicators.ingest import IndicatorIngest
-from services.data.indicators.series import IndicatorCatalog, IndicatorRecord, ValueWriter
+from services.data.indicators.series import IndicatorCatalog, IndicatorRecord, ValueReader, ValueWriter
 from services.data.indicators.stream import IndicatorsMessage, IndicatorStreams
 from services.runtime.ahead import read_ahead
 from services.runtime.paging import decode_page_token, encode_page_token
@@ -37,6 +38,7 @@ class IndicatorRpcs:
 
     catalog: IndicatorCatalog
     writer: ValueWriter
+    reader: ValueReader
     streams: IndicatorStreams
     check_running: Callable[[], None]
 
@@ -61,6 +63,18 @@ class IndicatorRpcs:
             async for message in messages:
                 self.check_running()
                 yield _message_to_proto(message)
+
+    async def ranges(self, query: KlineQuery, names: Sequence[str]) -> dict[str, pb.IndicatorRange]:
+        """Tell what is held of stored series of a market."""
+        ranges: dict[str, pb.IndicatorRange] = {}
+        for name in names:
+            snapshot = await self.reader.load_snapshot(market_key(query.key, name))
+            if snapshot is not None:
+                count, _ = await self.reader.count_values(snapshot, 0, query.end_ms - 1, 0)
+                ranges[name] = pb.IndicatorRange(
+                    value_count=count, revision=snapshot.revision, rewrite_revision=snapshot.rewrite_revision
+                )
+        return ranges
 
     async def list_series(self, request: pb.ListIndicatorSeriesRequest) -> pb.ListIndicatorSeriesResponse:
         """List stored indicator series by identity."""

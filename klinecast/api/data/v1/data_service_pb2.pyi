@@ -333,6 +333,145 @@ class StreamKlinesResponse(_message.Message):
 Global___StreamKlinesResponse: _TypeAlias = StreamKlinesResponse  # noqa: Y015
 
 @_typing.final
+class GetRangeRequest(_message.Message):
+    """Which range to tell about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    INDICATORS_FIELD_NUMBER: _builtins.int
+    source_interval: _interval_pb2.Interval.ValueType
+    """As in StreamKlinesRequest."""
+    @_builtins.property
+    def series(self) -> _series_pb2.Series:
+        """The series. Required."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """First instant, inclusive. Required."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Last instant, exclusive; after start_time. Required."""
+
+    @_builtins.property
+    def indicators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of stored indicator series of the same market to tell about besides, up to 32; those that are not there are left out."""
+
+    def __init__(
+        self,
+        *,
+        series: _series_pb2.Series | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
+        indicators: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "series", b"series", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "indicators", b"indicators", "series", b"series", "source_interval", b"source_interval", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRangeRequest: _TypeAlias = GetRangeRequest  # noqa: Y015
+
+@_typing.final
+class GetRangeResponse(_message.Message):
+    """What a range holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class IndicatorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___IndicatorRange: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___IndicatorRange | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KLINE_COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    REWRITE_REVISION_FIELD_NUMBER: _builtins.int
+    SOURCE_INTERVAL_FIELD_NUMBER: _builtins.int
+    INDICATORS_FIELD_NUMBER: _builtins.int
+    kline_count: _builtins.int
+    """Klines in the range, 1 or more."""
+    revision: _builtins.int
+    """Revision of the series that holds them."""
+    rewrite_revision: _builtins.int
+    """Revision of the last rewrite (update, delete, insert before the then last open_time) of klines in the range or near it: a block of
+    8,192 intervals is looked at as a whole. 0 for none. Appends do not move it.
+    """
+    source_interval: _interval_pb2.Interval.ValueType
+    """Interval of the stored klines that a stream would read."""
+    @_builtins.property
+    def indicators(self) -> _containers.MessageMap[_builtins.str, Global___IndicatorRange]:
+        """The stored indicator series asked for, by name."""
+
+    def __init__(
+        self,
+        *,
+        kline_count: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        rewrite_revision: _builtins.int = ...,
+        source_interval: _interval_pb2.Interval.ValueType = ...,
+        indicators: _abc.Mapping[_builtins.str, Global___IndicatorRange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indicators", b"indicators", "kline_count", b"kline_count", "revision", b"revision", "rewrite_revision", b"rewrite_revision", "source_interval", b"source_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRangeResponse: _TypeAlias = GetRangeResponse  # noqa: Y015
+
+@_typing.final
+class IndicatorRange(_message.Message):
+    """What is held of a stored indicator series."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    REWRITE_REVISION_FIELD_NUMBER: _builtins.int
+    value_count: _builtins.int
+    """Values before end_time."""
+    revision: _builtins.int
+    """Revision of the indicator series."""
+    rewrite_revision: _builtins.int
+    """Revision of its last rewrite, anywhere in it; 0 for none."""
+    def __init__(
+        self,
+        *,
+        value_count: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        rewrite_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rewrite_revision", b"rewrite_revision", "value_count", b"value_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndicatorRange: _TypeAlias = IndicatorRange  # noqa: Y015
+
+@_typing.final
 class StreamIndicatorsRequest(_message.Message):
     """Which indicators to stream."""
 

@@ -70,6 +70,11 @@ class DataServiceStub:
                 request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetSeriesRequest.SerializeToString,
                 response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetSeriesResponse.FromString,
                 _registered_method=True)
+        self.GetRange = channel.unary_unary(
+                '/klinecast.api.data.v1.DataService/GetRange',
+                request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetRangeRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetRangeResponse.FromString,
+                _registered_method=True)
         self.ListGaps = channel.unary_unary(
                 '/klinecast.api.data.v1.DataService/ListGaps',
                 request_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.ListGapsRequest.SerializeToString,
@@ -144,6 +149,14 @@ class DataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRange(self, request, context):
+        """Tells what StreamKlines over the same range would stream, without the klines; its errors are the same. What was read earlier at some
+        revision is what would be read now if the counts are equal and no rewrite_revision is above that revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGaps(self, request, context):
         """Lists the runs of missing klines of a series, oldest first.
         """
@@ -202,6 +215,11 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.GetSeries,
                     request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetSeriesRequest.FromString,
                     response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetSeriesResponse.SerializeToString,
+            ),
+            'GetRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRange,
+                    request_deserializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetRangeRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetRangeResponse.SerializeToString,
             ),
             'ListGaps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGaps,
@@ -409,6 +427,33 @@ class DataService:
             '/klinecast.api.data.v1.DataService/GetSeries',
             klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetSeriesRequest.SerializeToString,
             klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetSeriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.data.v1.DataService/GetRange',
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetRangeRequest.SerializeToString,
+            klinecast_dot_api_dot_data_dot_v1_dot_data__service__pb2.GetRangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

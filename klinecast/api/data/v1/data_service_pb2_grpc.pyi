@@ -53,6 +53,10 @@ class DataServiceStub:
     """Lists the stored series, ordered by venue, market type, symbol and interval."""
     GetSeries: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetSeriesRequest, _data_service_pb2.GetSeriesResponse]
     """Gets one series; NOT_FOUND (SERIES_NOT_FOUND) when it was never ingested."""
+    GetRange: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.GetRangeRequest, _data_service_pb2.GetRangeResponse]
+    """Tells what StreamKlines over the same range would stream, without the klines; its errors are the same. What was read earlier at some
+    revision is what would be read now if the counts are equal and no rewrite_revision is above that revision.
+    """
     ListGaps: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.ListGapsRequest, _data_service_pb2.ListGapsResponse]
     """Lists the runs of missing klines of a series, oldest first."""
     CheckSeries: _grpc.UnaryUnaryMultiCallable[_data_service_pb2.CheckSeriesRequest, _data_service_pb2.CheckSeriesResponse]
@@ -85,6 +89,10 @@ class DataServiceAsyncStub(DataServiceStub):
     """Lists the stored series, ordered by venue, market type, symbol and interval."""
     GetSeries: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetSeriesRequest, _data_service_pb2.GetSeriesResponse]  # type: ignore[assignment]
     """Gets one series; NOT_FOUND (SERIES_NOT_FOUND) when it was never ingested."""
+    GetRange: _aio.UnaryUnaryMultiCallable[_data_service_pb2.GetRangeRequest, _data_service_pb2.GetRangeResponse]  # type: ignore[assignment]
+    """Tells what StreamKlines over the same range would stream, without the klines; its errors are the same. What was read earlier at some
+    revision is what would be read now if the counts are equal and no rewrite_revision is above that revision.
+    """
     ListGaps: _aio.UnaryUnaryMultiCallable[_data_service_pb2.ListGapsRequest, _data_service_pb2.ListGapsResponse]  # type: ignore[assignment]
     """Lists the runs of missing klines of a series, oldest first."""
     CheckSeries: _aio.UnaryUnaryMultiCallable[_data_service_pb2.CheckSeriesRequest, _data_service_pb2.CheckSeriesResponse]  # type: ignore[assignment]
@@ -156,6 +164,16 @@ class DataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_data_service_pb2.GetSeriesResponse, _abc.Awaitable[_data_service_pb2.GetSeriesResponse]]:
         """Gets one series; NOT_FOUND (SERIES_NOT_FOUND) when it was never ingested."""
+
+    @_abc_1.abstractmethod
+    def GetRange(
+        self,
+        request: _data_service_pb2.GetRangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_data_service_pb2.GetRangeResponse, _abc.Awaitable[_data_service_pb2.GetRangeResponse]]:
+        """Tells what StreamKlines over the same range would stream, without the klines; its errors are the same. What was read earlier at some
+        revision is what would be read now if the counts are equal and no rewrite_revision is above that revision.
+        """
 
     @_abc_1.abstractmethod
     def ListGaps(
