@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
 
 from klinecast.backtest_config import ParamValue
 from klinecast.indicators import Indicator
 from klinecast.strategy import EventStrategy, Mode
 from klinecast.types import KlineColumns, Signals
-from services.backtest.engine import ENGINE_VERSION, Context
+from services.backtest.code_hash import Code
+from services.backtest.engine import Context
 from services.backtest.strategies import RefusedStrategy, StrategyRegistry, decider, decisions_of, validate_params
 from services.backtest.strategies.registry import BUILT_IN
 
@@ -38,6 +35,7 @@ class Catalogue:
         self._registry = registry
         self.broken = registry.broken
         self._refused: dict[str, str] = {}
+        self._codes = {one.name: Code(type(one)) for one in registry.all()}
 
     def names(self) -> Sequence[str]:
         """Return the names of all strategies, sorted."""
@@ -82,15 +80,13 @@ class Catalogue:
         """Return the version of a strategy."""
         return self._registry.get(name).version
 
-    @functools.cache  # noqa: B019 - one catalogue per process
     def code_hash(self, name: str) -> str:
-        """Return the SHA-256 of the strategy's module, its distribution's version and the engine's."""
-        kind = type(self._registry.get(name))
-        digest = hashlib.sha256(inspect.getsource(inspect.getmodule(kind) or kind).encode())
-        for distribution in packages_distributions().get(kind.__module__.split(".")[0], []):
-            digest.update(f"{distribution}=={version(distribution)}".encode())
-        digest.update(ENGINE_VERSION.encode())
-        return digest.hexdigest()
+        """Return the hash of the code of a strategy as it is loaded, with all it imports, and of the engine."""
+        return self._codes[name].loaded
+
+    def reuse_hash(self, name: str) -> str | None:
+        """Return the same with the files beside it as they are now; None where that cannot be told."""
+        return self._codes[name].now()
 
     def list(self) -> list[StrategyInfo]:
         """Return every strategy that may be used, sorted by name."""
