@@ -256,9 +256,19 @@ class Client:
         """Read equity and close per kline as columns."""
         return self._results.load("equity", result_id)
 
-    def update_retention(self, result_id: str, *, ttl_s: float | None = None, pinned: bool | None = None) -> Result:
-        """Give a result a TTL from now, pin it (True) or unpin it (False)."""
-        return self._results.update_retention(result_id, ttl_s=ttl_s, pinned=pinned)
+    def update_retention(
+        self,
+        result_id: str,
+        *,
+        ttl_s: float | None = None,
+        pinned: bool | None = None,
+        extend_only: bool = False,
+        tenant: str | None = None,
+    ) -> Result:
+        """Give a result a TTL from now, pin it (True) or unpin it (False); extend_only: never let it expire sooner."""
+        return self._results.update_retention(
+            result_id, ttl_s=ttl_s, pinned=pinned, extend_only=extend_only, tenant=tenant
+        )
 
     def delete_result(self, result_id: str, *, tombstone_fence: int = 0, tenant: str | None = None) -> bool:
         """Delete a result; False when there was none."""

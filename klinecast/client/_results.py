@@ -91,14 +91,16 @@ class ResultCalls:
             return columns_from_message(_CHUNKS[kind]())
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def update_retention(self, result_id: str, *, ttl_s: float | None, pinned: bool | None) -> Result:
+    def update_retention(
+        self, result_id: str, *, ttl_s: float | None, pinned: bool | None, extend_only: bool, tenant: str | None
+    ) -> Result:
         """Give a result a new TTL, pin it or unpin it."""
-        request = pb.UpdateRetentionRequest(result_id=result_id)
+        request = pb.UpdateRetentionRequest(result_id=result_id, extend_only=extend_only)
         if ttl_s is not None:
             request.ttl.CopyFrom(_duration(ttl_s))
         elif pinned is not None:
             request.pinned = pinned
-        return convert.result(self._caller.unary(self._stub.UpdateRetention, request).result)
+        return convert.result(self._caller.unary(self._stub.UpdateRetention, request, tenant=tenant).result)
 
     def delete(self, result_id: str, *, tombstone_fence: int, tenant: str | None) -> bool:
         """Delete a result; False when there was none."""

@@ -12,8 +12,8 @@ import grpc.aio
 
 from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
 from klinecast.client import Client
-from klinecast.errors import KlinecastError, NotFound
-from klinecast.interval import divides
+from klinecast.errors import KlinecastError
+from klinecast.models import RangeSummary
 from klinecast.series import SeriesKey
 from services.backtest import jobs
 from services.backtest.catalogue import Catalogue
@@ -21,12 +21,15 @@ from services.backtest.dispatching import Dispatcher
 from services.backtest.executors.base import Executor, Finished
 from services.backtest.executors.celery import CeleryExecutor
 from services.backtest.executors.local import LocalExecutor
-from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued
+from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued, State
+from services.backtest.queue_store import PostgresQueue
+from services.backtest.reuse import Read
+from services.backtest.reusing import Reuser
 from services.backtest.servicer import BacktestServicer, Parts
 from services.backtest.settings import BacktestSettings
 from services.backtest.store import PostgresJobStore
 from services.backtest.strategies import StrategyRegistry
-from services.backtest.submitting import Admission, SeriesSpan, Submitter
+from services.backtest.submitting import Admission, Submitter
 from services.backtest.telemetry import BacktestTelemetry
 from services.backtest.upkeep import Upkeep
 from services.backtest.vetting import Vetting
@@ -51,10 +54,18 @@ class BacktestApp:
         self._settings = settings
         self._telemetry = BacktestTelemetry(runtime.metrics)
         self._store = PostgresJobStore(runtime.database)
+        self._queue = PostgresQueue(runtime.database)
         self._hub = WatchHub(self._store)
+        self._reuser = Reuser(
+            queue=self._queue,
+            get_range=partial(_get_range, client),
+            keep_result=partial(_keep_result, client),
+            settled=self._reused,
+        )
         self._executor = self._new_executor(settings)
         self._dispatcher = Dispatcher(
             self._store,
+            self._queue,
             self._executor,
             limit=settings.max_running,
             limits_of=settings.limits_of,
@@ -69,9 +80,10 @@ class BacktestApp:
         )
         self._vetting = Vetting(catalogue, self._store)
         submitter = Submitter(
-            store=self._store,
+            queue=self._queue,
             strategies=catalogue,
-            find_series=partial(_find_series, client),
+            results=self._reuser,
+            count_klines=partial(_count_klines, client),
             vetted=self._vetting.wait,
             admission=Admission(settings.max_queued, settings.max_klines, settings.limits_of),
         )
@@ -107,6 +119,7 @@ class BacktestApp:
             self._executor.start()
             group.create_task(self._vetting.run())
             group.create_task(self._dispatcher.run())
+            group.create_task(self._reuser.run())
             group.create_task(self._listener.run())
             group.create_task(self._upkeep.run())
             group.create_task(self._stop_executor())
@@ -128,12 +141,17 @@ class BacktestApp:
         self._hub.wake(backtest_id)
 
     def finished(self, finished: Finished) -> None:
-        """Count a terminal state that a worker of ours committed."""
+        """Count a terminal state that a worker of ours committed; an equal backtest may have waited for it."""
         self._telemetry.finished(finished.state, finished.timings_s)
+        self._reuser.wake()
 
     def slot_freed(self) -> None:
         """Look for the next backtest."""
         self._dispatcher.wake()
+
+    def _reused(self, key: JobKey) -> None:
+        self._telemetry.finished(State.SUCCEEDED, {})
+        self._hub.wake(key.backtest_id)
 
     def _rescued(self, rescued: Rescued) -> None:
         self._telemetry.rescued()
@@ -148,6 +166,7 @@ class BacktestApp:
                 self._dispatcher.wake()
             case jobs.QUEUE:
                 self._dispatcher.wake()
+                self._reuser.wake()
             case backtest_id:
                 self._hub.wake(backtest_id)
 
@@ -173,22 +192,19 @@ async def build_app(settings: BacktestSettings, runtime: Runtime) -> AsyncIterat
             await app.close()
 
 
-def _find_series(client: Client, key: SeriesKey) -> SeriesSpan:
-    """Return what is held of a series, or of those it can be built from."""
-    try:
-        summary = client.get_series(key)
-        return SeriesSpan(summary.first_open_time_ms, summary.last_open_time_ms)
-    except NotFound:
-        market = client.list_series(venue=key.venue, symbol=key.symbol)
-        spans = [
-            (one.first_open_time_ms, one.last_open_time_ms)
-            for one in market
-            if one.series.market_type is key.market_type and divides(one.series.interval, key.interval)
-        ]
-        held = [(first, last) for first, last in spans if first is not None and last is not None]
-        if not spans:
-            raise
-    return SeriesSpan(min((one[0] for one in held), default=None), max((one[1] for one in held), default=None))
+def _count_klines(client: Client, series: SeriesKey, start_ms: int, end_ms: int) -> int:
+    """Return how many klines a range holds."""
+    return client.get_range(series, start_ms, end_ms).kline_count
+
+
+def _get_range(client: Client, read: Read) -> RangeSummary:
+    """Return what would be read now of a range that was read."""
+    return client.get_range(read.series, read.start_ms, read.end_ms, indicators=read.names)
+
+
+def _keep_result(client: Client, key: JobKey, ttl_s: float | None) -> None:
+    """Let a result expire no sooner than so long from now, by default the service's."""
+    client.update_retention(key.backtest_id, ttl_s=ttl_s, extend_only=True, tenant=key.tenant)
 
 
 def _delete_result(client: Client, key: JobKey, fence: int) -> bool:

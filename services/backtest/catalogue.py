@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from klinecast.backtest_config import ParamValue
+from klinecast.backtest_config import BacktestConfig, ParamValue
 from klinecast.indicators import Indicator
 from klinecast.strategy import EventStrategy, Mode
-from klinecast.types import KlineColumns, Signals
+from klinecast.types import KlineColumns, MarketType, Signals
 from services.backtest.code_hash import Code
 from services.backtest.engine import Context
+from services.backtest.reuse import continue_key, reuse_key
 from services.backtest.strategies import RefusedStrategy, StrategyRegistry, decider, decisions_of, validate_params
 from services.backtest.strategies.registry import BUILT_IN
+
+_Key = Callable[[BacktestConfig, Mapping[str, ParamValue], str, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,14 @@ class Catalogue:
         strategy = self._registry.get(name)
         return strategy.indicators(validate_params(strategy, params))
 
+    def reuse_key(self, config: BacktestConfig) -> bytes | None:
+        """Return what equal requests to the same code have in common; None where that cannot be told."""
+        return self._key_of(config, reuse_key)
+
+    def continue_key(self, config: BacktestConfig) -> bytes | None:
+        """Return what requests that differ in their end only have in common; None where that cannot be told."""
+        return self._key_of(config, continue_key)
+
     def version(self, name: str) -> str:
         """Return the version of a strategy."""
         return self._registry.get(name).version
@@ -84,9 +95,12 @@ class Catalogue:
         """Return the hash of the code of a strategy as it is loaded, with all it imports, and of the engine."""
         return self._codes[name].loaded
 
-    def reuse_hash(self, name: str) -> str | None:
-        """Return the same with the files beside it as they are now; None where that cannot be told."""
-        return self._codes[name].now()
+    def _key_of(self, config: BacktestConfig, key: _Key) -> bytes | None:
+        code = self._codes[config.strategy].now()
+        if code is None:
+            return None
+        params = validate_params(self._registry.get(config.strategy), config.params).model_dump(mode="json")
+        return key(config, params, config.mode or default_mode(config.market_type), code)
 
     def list(self) -> list[StrategyInfo]:
         """Return every strategy that may be used, sorted by name."""
@@ -101,3 +115,8 @@ class Catalogue:
         if any(field.is_required() for field in strategy.Params.model_fields.values()):
             return 0
         return strategy.warmup(strategy.Params())
+
+
+def default_mode(market_type: MarketType) -> str:
+    """Return the mode of a config that names none: long_only on spot, long_short on perpetuals."""
+    return "long_only" if market_type is MarketType.SPOT else "long_short"

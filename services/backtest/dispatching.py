@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from services.backtest.executors.base import Executor
 from services.backtest.jobs import HEARTBEAT_S, LEASE_S, REDELIVER_S, JobStore, Rescued, State
+from services.backtest.queueing import QueueStore
 from services.backtest.sharing import Limits
 
 
@@ -18,6 +19,7 @@ class Dispatcher:
     def __init__(
         self,
         store: JobStore,
+        queue: QueueStore,
         executor: Executor,
         *,
         limit: int,
@@ -25,6 +27,7 @@ class Dispatcher:
         on_rescued: Callable[[Rescued], None],
     ) -> None:
         self._store = store
+        self._queue = queue
         self._executor = executor
         self._limit = limit
         self._limits_of = limits_of
@@ -55,7 +58,7 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         slots = self._executor.free_slots()
         if slots is None or slots > 0:
-            for backtest_id in await self._store.dispatch(slots, self._limit, self._limits_of):
+            for backtest_id in await self._queue.dispatch(slots, self._limit, self._limits_of):
                 self._executor.deliver(backtest_id)
 
     async def _rescue_forever(self) -> None:

@@ -7,13 +7,11 @@ database's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
-
-from services.backtest.sharing import Limits
 
 LEASE_S = 3.0
 """How long a claim lasts without a heartbeat."""
@@ -116,41 +114,6 @@ class Event:
     """Everything else: phase, progress, queue_position, result_id, reused, failure, timings_s."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """What is stored when a backtest is created."""
-
-    key: JobKey
-    config: bytes
-    request_id: str | None
-    request_hash: bytes
-    strategy: str
-    priority: int
-    deadline_s: float
-    traceparent: str
-    klines: int
-    """Klines it may read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """What a create found or made."""
-
-    job: Job
-    request_hash: bytes
-    """Of the request that made the job: another hash means the request_id was used for something else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why nothing was created: the limit that was reached."""
-
-    subject: str
-    """`service`, or the tenant it is the limit of."""
-    description: str
-    retry_after_s: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """Which backtests to list, newest first."""
@@ -174,15 +137,6 @@ class Rescued:
 class JobStore(Protocol):
     """What the service needs from its database."""
 
-    async def create(self, job: NewJob, limits: Limits, max_queued: int) -> Created | Refused:
-        """Store a job with its first event, or return the one stored under the same request_id.
-
-        max_queued: backtests that may wait, of all tenants; limits: those of its own.
-        """
-
-    async def find_request(self, tenant: str, request_id: str) -> Created | None:
-        """Return the job stored under a request_id."""
-
     async def get(self, key: JobKey) -> Job | None:
         """Return a job, None when there is none."""
 
@@ -194,13 +148,6 @@ class JobStore(Protocol):
 
     async def cancel(self, key: JobKey) -> Job | None:
         """Cancel a queued job, ask a running one to stop, leave a terminal one; return it as it is then."""
-
-    async def dispatch(self, slots: int | None, limit: int, limits_of: Callable[[str], Limits]) -> Sequence[str]:
-        """Mark queued jobs as delivered and return their ids, best first.
-
-        slots: at most so many, None: as many as the announced pools have free; limit: never more running or delivered
-        at once, of all tenants; limits_of: the same per tenant.
-        """
 
     async def rescue(self) -> Sequence[Rescued]:
         """Requeue the jobs whose lease ran out, or fail those out of attempts."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from klinecast.series import SeriesKey
 from klinecast.types import FundingColumns, KlineColumns
 from services.backtest.engine import Outcome, PortfolioOutcome
 from services.backtest.jobs import Failure, Phase
+from services.backtest.reuse import Read
 
 MAX_GAPS = 100
 
@@ -37,6 +39,8 @@ class Loaded:
     """Warm-up included."""
     revision: int
     source_interval: Interval
+    reads: tuple[Read, ...] | None
+    """What was asked of the data service; None where it changed under the reader, so that nothing can be told."""
     funding: FundingColumns | None = None
     """Of a perpetual, where any is stored."""
 
@@ -101,6 +105,13 @@ class Run:
     statistics: Mapping[str, float]
     strategy_version: str
     code_hash: str
+
+    @property
+    def reads(self) -> Sequence[Read] | None:
+        """Everything that was asked of the data service; None where that cannot be told."""
+        loaded = [one for part in self.series for one in (part.loaded, part.finer) if one is not None]
+        known = [one.reads for one in loaded if one.reads is not None]
+        return list(itertools.chain.from_iterable(known)) if len(known) == len(loaded) else None
 
 
 @dataclass(slots=True)

@@ -18,8 +18,8 @@ import numpy as np
 from klinecast.backtest_config import BacktestConfig
 from klinecast.indicators import Indicator
 from klinecast.series import SeriesKey
-from klinecast.types import Account, FloatColumn, KlineColumns, MarketType, Signals
-from services.backtest.catalogue import Catalogue
+from klinecast.types import Account, FloatColumn, KlineColumns, Signals
+from services.backtest.catalogue import Catalogue, default_mode
 from services.backtest.engine import (
     Outcome,
     PortfolioOutcome,
@@ -235,11 +235,6 @@ class Runner:
         for done, result in zip(itertools.accumulate(sizes), results, strict=True):
             self.report(Progress(phase, done, sum(sizes)))
             yield result
-
-
-def default_mode(market_type: MarketType) -> str:
-    """Return the mode of a config that names none: long_only on spot, long_short on perpetuals."""
-    return "long_only" if market_type is MarketType.SPOT else "long_short"
 
 
 def _sizes(parts: Iterable[_Part]) -> list[int]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from services.backtest.jobs import CANCEL, LEASE_S, MAX_ATTEMPTS, QUEUE, REDELIVER_S, WAKE_CHANNEL, Failure
+from services.backtest.jobs import CANCEL, LEASE_S, MAX_ATTEMPTS, WAKE_CHANNEL, Failure
 
-_ROW = "tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s"
-_HELD = f"{_ROW} AND fence = %(fence)s AND state = 'RUNNING'"
+ROW = "tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s"
+_HELD = f"{ROW} AND fence = %(fence)s AND state = 'RUNNING'"
 
 
-def _transition(update: str, body: str, returning: str, extra: str = "") -> str:
-    """Compose: update a row, store its event with the next number, notify its watchers."""
+def transition(update: str, body: str, returning: str, extra: str = "") -> str:
+    """Compose a statement: update a row, store its event with the next number, notify its watchers."""
     return f"""
 WITH moved AS (
   {update}
@@ -32,11 +32,6 @@ SELECT {returning}, pg_notify('{WAKE_CHANNEL}', backtest_id::text) FROM moved
 JOB_COLUMNS = """tenant_id, backtest_id::text AS backtest_id, config, request_id, state, attempt, fence, cancel_requested, create_time,
 start_time, end_time, last_sequence, progress, timings_s, result_id::text AS result_id, reused, failure"""
 
-_WAITING = "state = 'QUEUED' AND delivered_until IS NULL AND leader_id IS NULL"
-_FOLLOWING = "state = 'QUEUED' AND leader_id IS NOT NULL"
-_TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
-_SPENT = f"coalesce((SELECT klines FROM backtest.usage WHERE tenant_id = %(tenant)s AND day = {_TODAY}), 0)"
-
 _UNWANTED = """, unwanted AS (
   INSERT INTO backtest.unwanted_results (tenant_id, backtest_id, fence, create_time)
   SELECT tenant_id, backtest_id, fence, clock_timestamp() FROM moved WHERE attempt > 0 AND state IN ('FAILED', 'CANCELLED')
@@ -45,40 +40,6 @@ _UNWANTED = """, unwanted AS (
 
 _TERMINAL_BODY = "jsonb_strip_nulls(jsonb_build_object('failure', failure, 'timings_s', timings_s)) || progress"
 
-CREATE = f"""
-WITH waiting AS (
-  SELECT count(*) AS everyones, count(*) FILTER (WHERE tenant_id = %(tenant)s) AS own, count(*) FILTER (WHERE priority >= %(priority)s) AS ahead
-  FROM backtest.backtests WHERE {_WAITING}
-), following AS (
-  SELECT count(*) AS everyones, count(*) FILTER (WHERE tenant_id = %(tenant)s) AS own FROM backtest.backtests WHERE {_FOLLOWING}
-), made AS (
-  INSERT INTO backtest.backtests (tenant_id, backtest_id, request_id, request_hash, config, strategy, priority, deadline_s,
-                                  traceparent, klines, state, create_time, last_sequence)
-  SELECT %(tenant)s, %(backtest_id)s, %(request_id)s, %(request_hash)s, %(config)s, %(strategy)s, %(priority)s, %(deadline_s)s,
-         %(traceparent)s, %(klines)s, 'QUEUED', clock_timestamp(), 1
-  FROM waiting, following
-  WHERE waiting.everyones + following.everyones < %(max_queued)s
-    AND (%(own_queued)s::int8 IS NULL OR waiting.own + following.own < %(own_queued)s::int8)
-    AND (%(daily_klines)s::int8 IS NULL OR %(klines)s + {_SPENT} <= %(daily_klines)s::int8)
-  ON CONFLICT (tenant_id, request_id) DO NOTHING
-  RETURNING *
-), spent AS (
-  INSERT INTO backtest.usage (tenant_id, day, klines) SELECT tenant_id, {_TODAY}, klines FROM made WHERE %(daily_klines)s::int8 IS NOT NULL
-  ON CONFLICT (tenant_id, day) DO UPDATE SET klines = usage.klines + EXCLUDED.klines
-), event AS (
-  INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
-  SELECT tenant_id, backtest_id, 1, create_time, state, 0, jsonb_build_object('queue_position', ahead) FROM made, waiting
-)
-SELECT {JOB_COLUMNS}, request_hash, pg_notify('{WAKE_CHANNEL}', '{QUEUE}') FROM made
-"""
-
-LOCK_TENANT = "SELECT pg_advisory_xact_lock(%(lock)s, hashtext(%(tenant)s))"
-
-REFUSAL = f"""
-SELECT (SELECT count(*) FROM backtest.backtests WHERE state = 'QUEUED' AND tenant_id = %(tenant)s) AS own,
-  {_SPENT} AS spent, extract(epoch FROM {_TODAY} + 1 - clock_timestamp() AT TIME ZONE 'UTC')::float8 AS left_of_day_s
-"""
-
 VERDICTS = "SELECT code_hash, strategy, kline_index, unproven FROM backtest.strategy_verdicts"
 
 REMEMBER_VERDICT = """
@@ -86,74 +47,21 @@ INSERT INTO backtest.strategy_verdicts (code_hash, strategy, kline_index, unprov
 VALUES (%(code_hash)s, %(strategy)s, %(kline_index)s, %(unproven)s) ON CONFLICT DO NOTHING
 """
 
-CANCEL_QUEUED = _transition(
+CANCEL_QUEUED = transition(
     f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), delivered_until = NULL,
     last_sequence = last_sequence + 1
-  WHERE {_ROW} AND state = 'QUEUED'""",
+  WHERE {ROW} AND state = 'QUEUED'""",
     _TERMINAL_BODY,
     "state",
     _UNWANTED,
 )
 
 ASK_CANCEL = f"""
-UPDATE backtest.backtests SET cancel_requested = true WHERE {_ROW} AND state = 'RUNNING' AND NOT cancel_requested
+UPDATE backtest.backtests SET cancel_requested = true WHERE {ROW} AND state = 'RUNNING' AND NOT cancel_requested
 RETURNING pg_notify('{WAKE_CHANNEL}', '{CANCEL}')
 """
 
-EXPIRE_DELIVERIES = "UPDATE backtest.backtests SET delivered_until = NULL WHERE delivered_until <= clock_timestamp() AND state = 'QUEUED'"
-
-BUSY = """
-SELECT tenant_id, count(*) AS n FROM (
-  SELECT tenant_id FROM backtest.backtests WHERE state = 'RUNNING'
-  UNION ALL SELECT tenant_id FROM backtest.backtests WHERE delivered_until IS NOT NULL
-) AS busy GROUP BY tenant_id
-"""
-
-SLOTS = "SELECT coalesce(sum(slots), 0)::int8 AS slots FROM backtest.pools WHERE lease_until > clock_timestamp()"
-
-CLOCKS = "SELECT priority, max(started) AS clock FROM backtest.queues GROUP BY priority"
-
-# The queues that hold something, found by hopping along the index, each with those of its backtests that are next.
-QUEUES = f"""
-WITH RECURSIVE queue AS (
-  (SELECT tenant_id, priority FROM backtest.backtests WHERE {_WAITING} ORDER BY tenant_id, priority LIMIT 1)
-  UNION ALL
-  SELECT next.tenant_id, next.priority FROM queue, LATERAL (
-    SELECT tenant_id, priority FROM backtest.backtests
-    WHERE {_WAITING} AND (tenant_id, priority) > (queue.tenant_id, queue.priority) ORDER BY tenant_id, priority LIMIT 1
-  ) AS next
-)
-SELECT queue.tenant_id, queue.priority, coalesce(tags.started, 0) AS started, coalesce(tags.finished, 0) AS finished,
-  extract(epoch FROM clock_timestamp() - greatest(head.create_time, tags.served_time))::float8 AS passed_over_s, head.ids, head.klines
-FROM queue LEFT JOIN backtest.queues AS tags USING (tenant_id, priority), LATERAL (
-  SELECT array_agg(backtest_id::text) AS ids, array_agg(klines) AS klines, min(create_time) AS create_time FROM (
-    SELECT backtest_id, klines, create_time FROM backtest.backtests
-    WHERE {_WAITING} AND tenant_id = queue.tenant_id AND priority = queue.priority ORDER BY create_time, backtest_id LIMIT %(slots)s
-  ) AS first
-) AS head
-"""
-
-DELIVER = f"""
-WITH delivered AS (
-  UPDATE backtest.backtests SET delivered_until = clock_timestamp() + interval '{REDELIVER_S} s'
-  WHERE backtest_id = ANY (%(ids)s::uuid[]) AND {_WAITING} RETURNING backtest_id
-), tags AS (
-  INSERT INTO backtest.queues (tenant_id, priority, started, finished, served_time)
-  SELECT *, clock_timestamp() FROM unnest(%(tenants)s::text[], %(priorities)s::int2[], %(started)s::float8[], %(finished)s::float8[])
-  ON CONFLICT (tenant_id, priority) DO UPDATE SET started = EXCLUDED.started, finished = EXCLUDED.finished, served_time = EXCLUDED.served_time
-)
-SELECT backtest_id::text AS backtest_id FROM delivered
-"""
-
-ANNOUNCE = f"""
-WITH gone AS (DELETE FROM backtest.pools WHERE lease_until < clock_timestamp() - interval '1 day')
-INSERT INTO backtest.pools (pool_id, slots, lease_until) VALUES (%(pool_id)s, %(slots)s, clock_timestamp() + interval '{LEASE_S} s')
-ON CONFLICT (pool_id) DO UPDATE SET slots = EXCLUDED.slots, lease_until = EXCLUDED.lease_until
-"""
-
-WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', '{QUEUE}')"
-
-CLAIM = _transition(
+CLAIM = transition(
     f"""UPDATE backtest.backtests SET state = 'RUNNING', attempt = attempt + 1, fence = fence + 1, delivered_until = NULL, worker_id = %(worker_id)s,
     lease_until = clock_timestamp() + interval '{LEASE_S} s', start_time = clock_timestamp(),
     first_start_time = coalesce(first_start_time, clock_timestamp()), last_sequence = last_sequence + 1, progress = '{{}}'
@@ -163,22 +71,23 @@ CLAIM = _transition(
        greatest(0, deadline_s - extract(epoch FROM clock_timestamp() - first_start_time))::float8 AS left_s""",
 )
 
-PROGRESS = _transition(
+PROGRESS = transition(
     f"""UPDATE backtest.backtests SET progress = %(progress)s::jsonb, last_sequence = last_sequence + 1
   WHERE {_HELD}""",
     "progress",
     "cancel_requested",
 )
 
-SUCCEED = _transition(
+SUCCEED = transition(
     f"""UPDATE backtest.backtests SET state = 'SUCCEEDED', end_time = clock_timestamp(), lease_until = NULL, progress = %(progress)s::jsonb,
-    timings_s = %(timings_s)s::jsonb, result_id = %(result_id)s, last_sequence = last_sequence + 1
+    timings_s = %(timings_s)s::jsonb, result_id = %(result_id)s, reuse_key = %(reuse_key)s, continue_key = %(continue_key)s,
+    reads = %(reads)s::jsonb, continuation = %(continuation)s, last_sequence = last_sequence + 1
   WHERE {_HELD}""",
     "jsonb_build_object('timings_s', timings_s, 'result_id', result_id, 'reused', reused) || progress",
     "state",
 )
 
-FAIL = _transition(
+FAIL = transition(
     f"""UPDATE backtest.backtests SET state = 'FAILED', end_time = clock_timestamp(), lease_until = NULL,
     failure = %(failure)s::jsonb, timings_s = %(timings_s)s::jsonb, last_sequence = last_sequence + 1
   WHERE {_HELD}""",
@@ -187,7 +96,7 @@ FAIL = _transition(
     _UNWANTED,
 )
 
-FINISH_CANCELLED = _transition(
+FINISH_CANCELLED = transition(
     f"""UPDATE backtest.backtests SET state = 'CANCELLED', end_time = clock_timestamp(), lease_until = NULL,
     last_sequence = last_sequence + 1
   WHERE {_HELD} AND cancel_requested""",
@@ -209,21 +118,21 @@ _BACK_TO_QUEUE = f"""UPDATE backtest.backtests SET attempts = {_DEATHS}, last_se
       'reason', 'ATTEMPTS_EXHAUSTED', 'message', 'the worker died on every one of ' || (jsonb_array_length(attempts) + 1) || ' attempts',
       'detail', {_HISTORY}) END"""
 
-RELEASE = _transition(
+RELEASE = transition(
     f"{_BACK_TO_QUEUE} WHERE backtest_id = %(backtest_id)s AND worker_id = %(worker_id)s AND state = 'RUNNING'",
     _TERMINAL_BODY,
     "tenant_id, state",
     _UNWANTED,
 )
 
-HAND_BACK = _transition(
+HAND_BACK = transition(
     f"""UPDATE backtest.backtests SET state = 'QUEUED', lease_until = NULL, progress = '{{}}', last_sequence = last_sequence + 1
   WHERE {_HELD}""",
     "'{}'::jsonb",
     "state",
 )
 
-RESCUE = _transition(
+RESCUE = transition(
     f"""{_BACK_TO_QUEUE} WHERE state = 'RUNNING' AND lease_until < clock_timestamp()
     AND pg_postmaster_start_time() < clock_timestamp() - interval '{LEASE_S} s'""",
     _TERMINAL_BODY,
@@ -243,11 +152,7 @@ SELECT sequence, event_time, state, attempt, body FROM backtest.events
 WHERE tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s AND sequence > %(after)s ORDER BY sequence LIMIT %(limit)s
 """
 
-BY_REQUEST_ID = f"""
-SELECT {JOB_COLUMNS}, request_hash FROM backtest.backtests WHERE tenant_id = %(tenant)s AND request_id = %(request_id)s
-"""
-
-GET = f"SELECT {JOB_COLUMNS} FROM backtest.backtests WHERE {_ROW}"
+GET = f"SELECT {JOB_COLUMNS} FROM backtest.backtests WHERE {ROW}"
 
 LIST = f"""
 SELECT {JOB_COLUMNS} FROM backtest.backtests
@@ -262,7 +167,7 @@ UNWANTED = """
 SELECT tenant_id, backtest_id::text AS backtest_id, fence FROM backtest.unwanted_results ORDER BY create_time LIMIT %(limit)s
 """
 
-FORGET_UNWANTED = f"DELETE FROM backtest.unwanted_results WHERE {_ROW}"
+FORGET_UNWANTED = f"DELETE FROM backtest.unwanted_results WHERE {ROW}"
 
 SWEEP = """
 DELETE FROM backtest.backtests AS job USING (

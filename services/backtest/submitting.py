@@ -23,7 +23,8 @@ from klinecast.errors import (
 )
 from klinecast.series import SeriesKey
 from klinecast.types import Account, MarginMode, MarketType
-from services.backtest.jobs import Created, Job, JobKey, JobStore, NewJob, Refused
+from services.backtest.jobs import Job, JobKey
+from services.backtest.queueing import Created, NewJob, QueueStore, Refused
 from services.backtest.sharing import Limits
 from services.backtest.strategies import InvalidParams, UnknownStrategy
 from services.runtime.ids import new_id
@@ -43,14 +44,6 @@ class Admission:
     """What a tenant may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesSpan:
-    """What the data service holds of a series, epoch milliseconds; None when it holds no klines."""
-
-    first_open_time_ms: int | None
-    last_open_time_ms: int | None
-
-
 class Strategies(Protocol):
     """What a request is checked against."""
 
@@ -60,15 +53,26 @@ class Strategies(Protocol):
     def is_event_driven(self, name: str) -> bool:
         """Tell whether a strategy decides kline after kline."""
 
+    def reuse_key(self, config: BacktestConfig) -> bytes | None:
+        """Return what equal requests to the same code have in common; None where that cannot be told."""
+
+
+class Results(Protocol):
+    """Where results of equal backtests are found."""
+
+    async def find(self, tenant: str, key: bytes, ttl_s: float | None, looked_at: list[str]) -> str | None:
+        """Return the result of an equal backtest, kept for as long as is asked; note what was looked at."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitter:
     """Checks and stores requests."""
 
-    store: JobStore
+    queue: QueueStore
     strategies: Strategies
-    find_series: Callable[[SeriesKey], SeriesSpan]
-    """Asks the data service; raises NotFound or Unavailable. Blocks."""
+    results: Results
+    count_klines: Callable[[SeriesKey, int, int], int]
+    """Asks the data service how many klines [start, end) holds; raises NotFound, FailedPrecondition. Blocks."""
     vetted: Callable[[str], Awaitable[None]]
     """Waits until a strategy has been looked at."""
     admission: Admission
@@ -97,7 +101,7 @@ class Submitter:
         try:
             return await self._admit(tenant, request_id, config, wire, traceparent)
         except (FailedPrecondition, NotFound, ResourceExhausted, Unavailable):
-            known = await self.store.find_request(tenant, request_id) if request_id else None
+            known = await self.queue.find_request(tenant, request_id) if request_id else None
             if known is None:
                 raise
             return _same_request(known, request_id, wire)  # what was taken once stays taken
@@ -116,11 +120,24 @@ class Submitter:
             deadline_s=config.deadline_s,
             traceparent=traceparent,
             klines=klines,
+            reuse_key=self.strategies.reuse_key(config) if config.allow_reuse else None,
         )
-        created = await self.store.create(job, self.admission.limits_of(tenant), self.admission.max_queued)
-        if isinstance(created, Refused):
-            raise _over_quota(created)
-        return _same_request(created, request_id, wire)
+        return _same_request(await self._store(job, config.result_ttl_s), request_id, wire)
+
+    async def _store(self, job: NewJob, ttl_s: float | None) -> Created:
+        """Store a job with the result of an equal one, or to wait for one, or to be computed."""
+        looked_at: list[str] = []
+        limits = self.admission.limits_of(job.key.tenant)
+        while True:
+            if job.reuse_key is not None:
+                result_id = await self.results.find(job.key.tenant, job.reuse_key, ttl_s, looked_at)
+                if result_id is not None:
+                    return await self.queue.create_reused(job, result_id)
+            created = await self.queue.create(job, limits, self.admission.max_queued, looked_at)
+            if isinstance(created, Refused):
+                raise _over_quota(created)
+            if created is not None:
+                return created  # else an equal one has succeeded meanwhile
 
     def _check_strategy(self, config: BacktestConfig, found: Violations) -> None:
         try:
@@ -144,12 +161,8 @@ class Submitter:
 
     async def _count_klines(self, config: BacktestConfig, series: SeriesKey) -> int:
         """Return how many klines of a series may be read; FailedPrecondition when there are none."""
-        span = await asyncio.to_thread(self.find_series, series)
-        first, last = span.first_open_time_ms, span.last_open_time_ms
-        if first is None or last is None or config.end_ms <= first or config.start_ms > last:
-            raise FailedPrecondition(f"{series} holds no klines in the range", reason="NO_KLINES_IN_RANGE")
-        held_ms = min(config.end_ms, last + 1) - max(config.start_ms, first)
-        return held_ms // series.interval.span_ms + 1 + config.warmup_klines
+        held = await asyncio.to_thread(self.count_klines, series, config.start_ms, config.end_ms)
+        return held + config.warmup_klines
 
     def _check_cost(self, tenant: str, klines: int) -> None:
         most = self.admission.max_klines

@@ -50,8 +50,8 @@ class ResultStore(SaveStore, Protocol):
     async def chunk(self, save_id: str, kind: str, row: int) -> Chunk | None:
         """Return the chunk that holds a row; None when it is gone."""
 
-    async def set_ttl(self, key: ResultKey, ttl_s: float) -> StoredResult | None:
-        """Let a live result expire so long from now."""
+    async def set_ttl(self, key: ResultKey, ttl_s: float, *, extend_only: bool) -> StoredResult | None:
+        """Let a live result expire so long from now; with extend_only never sooner than it would."""
 
     async def pin(self, key: ResultKey) -> StoredResult | None:
         """Keep a live result until it is unpinned."""

@@ -132,11 +132,13 @@ class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
         """Give a result a TTL from now, pin it or unpin it."""
         found, kind = Violations(), request.WhichOneof("retention")
         key = _key(request.result_id, found)
-        found.check(kind is not None, "retention", "is required: ttl or pinned")
+        found.check(kind is not None or request.extend_only, "retention", "is required: ttl or pinned")
+        found.check(kind != "pinned" or not request.extend_only, "extend_only", "goes with ttl")
         ttl_s = _ttl_from_proto(request.ttl, "ttl", found) if kind == "ttl" else self._default_ttl_s
         found.raise_if_any()
         pins = kind == "pinned" and request.pinned
-        stored = await (self._store.pin(key) if pins else self._store.set_ttl(key, ttl_s))
+        change = self._store.pin(key) if pins else self._store.set_ttl(key, ttl_s, extend_only=request.extend_only)
+        stored = await change
         return pb.UpdateRetentionResponse(result=_result_to_proto(_present(stored, key)))
 
     async def DeleteResult(self, request: pb.DeleteResultRequest, context: _Context) -> pb.DeleteResultResponse:

@@ -58,6 +58,11 @@ UPDATE results.results SET expire_time = clock_timestamp() + make_interval(secs 
 WHERE {_ROW} AND {_LIVE} RETURNING {_COLUMNS}
 """
 
+EXTEND = f"""
+UPDATE results.results SET expire_time = greatest(expire_time, clock_timestamp() + make_interval(secs => %(ttl_s)s))
+WHERE {_ROW} AND {_LIVE} RETURNING {_COLUMNS}
+"""
+
 PIN = f"UPDATE results.results SET pinned = true WHERE {_ROW} AND {_LIVE} RETURNING {_COLUMNS}"
 
 BURY = """

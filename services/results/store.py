@@ -83,10 +83,11 @@ class PostgresResultStore:
             return None
         return Chunk(kind, rows[0]["first_row"], rows[0]["row_count"], bytes(rows[0]["payload"]))
 
-    async def set_ttl(self, key: ResultKey, ttl_s: float) -> StoredResult | None:
-        """Let a live result expire so long from now."""
+    async def set_ttl(self, key: ResultKey, ttl_s: float, *, extend_only: bool) -> StoredResult | None:
+        """Let a live result expire so long from now; with extend_only never sooner than it would."""
+        statement = statements.EXTEND if extend_only else statements.SET_TTL
         async with self._database.single() as connection:
-            return _first(await _run(connection, statements.SET_TTL, {**_key(key), "ttl_s": ttl_s}))
+            return _first(await _run(connection, statement, {**_key(key), "ttl_s": ttl_s}))
 
     async def pin(self, key: ResultKey) -> StoredResult | None:
         """Keep a live result until it is unpinned."""

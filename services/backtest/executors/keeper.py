@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from services.backtest import statements
+from services.backtest import queue_statements, statements
 from services.backtest.connection import HealingConnection
 from services.backtest.jobs import CANCEL, WAKE_CHANNEL, Failure, JobKey, State
 
@@ -43,11 +43,11 @@ class Keeper:
 
     def announce(self, pool_id: str, slots: int) -> None:
         """Say for one lease that our pool can run so many backtests at once."""
-        self._connection.run(statements.ANNOUNCE, {"pool_id": pool_id, "slots": slots})
+        self._connection.run(queue_statements.ANNOUNCE, {"pool_id": pool_id, "slots": slots})
 
     def wake_dispatchers(self) -> None:
         """Have every service look at the queue."""
-        self._connection.run(statements.WAKE, {})
+        self._connection.run(queue_statements.WAKE, {})
 
     def release(self, backtest_id: str, worker_id: str, how: str) -> State | None:
         """Give back what a worker held when it died; return where it went, None when it held nothing."""

@@ -24,7 +24,7 @@ from services.backtest.runner import Runner
 from services.backtest.worker.loading import load
 from services.backtest.worker.outcome import save_run
 from services.backtest.worker.protocol import Claimed, Done, Dropped, FromWorker, Stored
-from services.backtest.worker.store import Claim, WorkerStore
+from services.backtest.worker.store import Claim, Origin, WorkerStore
 
 PROGRESS_EVERY_S = 0.2
 """Progress is coalesced to at most five events a second."""
@@ -102,7 +102,9 @@ class _Held:
             report=self._report,
         )
         try:
-            runner.run(self._config(), self._timings)
+            config = self._config()
+            key = self._attempt.catalogue.reuse_key(config)
+            origin = self._origin(config, key, runner.run(config, self._timings))
         except GivenUp:
             return self._done("CANCELLED", self._store.cancelled(self._claim))
         except RunFailed as failed:
@@ -111,8 +113,14 @@ class _Held:
             return self._fail(Failure(error.reason, str(error)))
         except MemoryError:
             return self._fail(Failure("RESOURCE", "the worker ran out of memory"))
-        result_id = self._claim.key.backtest_id
-        return self._done("SUCCEEDED", self._store.succeed(self._claim, result_id, self._body, self._timings.seconds))
+        written = self._store.succeed(self._claim, self._body, self._timings.seconds, origin)
+        return self._done("SUCCEEDED", written)
+
+    def _origin(self, config: BacktestConfig, key: bytes | None, run: Run) -> Origin:
+        """Say what the result came from, unless files beside the strategy changed while it ran."""
+        if key is None or run.reads is None or key != self._attempt.catalogue.reuse_key(config):
+            return Origin()
+        return Origin(key, self._attempt.catalogue.continue_key(config), run.reads)
 
     def _fail(self, failure: Failure) -> FromWorker:
         return self._done("FAILED", self._store.fail(self._claim, failure, self._timings.seconds))

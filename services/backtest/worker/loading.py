@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from klinecast.errors import Aborted, FailedPrecondition, InvalidArgument, NotFo
 from klinecast.series import SeriesKey
 from klinecast.types import FundingColumns, MarketType
 from services.backtest.jobs import Failure
+from services.backtest.reuse import Read
 from services.backtest.run import Loaded, RunFailed
 
 FUNDING_RATE, FUNDING_MARK_PRICE = "funding_rate", "funding_mark_price"
 """Stored indicator series that hold a perpetual's funding."""
 _TRIES = 5
+Reads: TypeAlias = "tuple[Read, ...] | None"
 
 
 def load(client: Client, config: BacktestConfig, series: SeriesKey, indicators: Sequence[Indicator]) -> Loaded:
@@ -45,12 +48,13 @@ def _load_klines(client: Client, config: BacktestConfig, series: SeriesKey) -> L
         if first == len(loaded.klines):
             raise RunFailed(Failure("NO_KLINES_IN_RANGE", f"{series} holds no klines in the range"))
         if first >= config.warmup_klines or start_ms == 0:
-            return _cut(loaded, max(0, first - config.warmup_klines))
+            return _cut(loaded, max(0, first - config.warmup_klines), series, start_ms, config.end_ms)
         reach *= 4  # gaps before the start: look further back
 
 
-def _cut(loaded: LoadedKlines, first: int) -> Loaded:
-    return Loaded(loaded.klines.slice(first), loaded.revision, loaded.source_interval)
+def _cut(loaded: LoadedKlines, first: int, series: SeriesKey, start_ms: int, end_ms: int) -> Loaded:
+    read = Read(series, start_ms, end_ms, loaded.source_interval, loaded.revision, len(loaded.klines))
+    return Loaded(loaded.klines.slice(first), loaded.revision, loaded.source_interval, (read,))
 
 
 def _with_indicators(
@@ -61,7 +65,32 @@ def _with_indicators(
     found = client.load_indicators(series, indicators, int(times[0]), int(times[-1]) + 1)
     if not np.array_equal(found.open_time_ms, times):
         return None
-    return dataclasses.replace(loaded, klines=dataclasses.replace(loaded.klines, indicators=found.columns))
+    klines = dataclasses.replace(loaded.klines, indicators=found.columns)
+    return dataclasses.replace(
+        loaded, klines=klines, reads=_with_stored(client, loaded.reads, found.indicator_revisions, since_ms=0)
+    )
+
+
+def _with_stored(
+    client: Client,
+    reads: Reads,
+    revisions: Mapping[str, int],
+    *,
+    since_ms: int | None = None,
+    absent: tuple[str, ...] = (),
+) -> Reads:
+    """Add stored indicators to what was read, as they stand if they still stand so; since_ms: and all klines since."""
+    if reads is None:
+        return None
+    read = reads[0]
+    start_ms = read.start_ms if since_ms is None else since_ms
+    now = client.get_range(
+        read.series, start_ms, read.end_ms, source_interval=read.source_interval, indicators=[*revisions, *absent]
+    )
+    if {name: one.revision for name, one in now.indicators.items()} != dict(revisions):
+        return None
+    counts = {name: (one.revision, one.value_count) for name, one in now.indicators.items()}
+    return (*reads, dataclasses.replace(read, start_ms=start_ms, kline_count=None, indicators=counts, absent=absent))
 
 
 def _with_funding(client: Client, series: SeriesKey, loaded: Loaded) -> Loaded:
@@ -70,16 +99,26 @@ def _with_funding(client: Client, series: SeriesKey, loaded: Loaded) -> Loaded:
         return loaded
     times = loaded.klines.open_time_ms
     start_ms, end_ms = int(times[0]), int(times[-1]) + series.interval.span_ms
-    rates = _stored(client, series, FUNDING_RATE, start_ms, end_ms)
-    if rates is None:
-        return loaded
-    marks = _stored(client, series, FUNDING_MARK_PRICE, start_ms, end_ms)
-    prices = np.full(len(rates.open_time_ms), np.nan)
-    if marks is not None:
-        _, ours, theirs = np.intersect1d(rates.open_time_ms, marks.open_time_ms, return_indices=True)
-        prices[ours] = marks.columns[FUNDING_MARK_PRICE][theirs]
-    funding = FundingColumns(rates.open_time_ms, rates.columns[FUNDING_RATE], prices)
-    return dataclasses.replace(loaded, funding=funding)
+    found = {name: _stored(client, series, name, start_ms, end_ms) for name in (FUNDING_RATE, FUNDING_MARK_PRICE)}
+    revisions: dict[str, int] = {}
+    for one in found.values():
+        revisions |= {} if one is None else one.indicator_revisions
+    absent = tuple(name for name in found if name not in revisions)
+    reads = _with_stored(client, loaded.reads, revisions, absent=absent)
+    return dataclasses.replace(loaded, funding=_funding(**found), reads=reads)
+
+
+def _funding(
+    funding_rate: LoadedIndicators | None, funding_mark_price: LoadedIndicators | None
+) -> FundingColumns | None:
+    if funding_rate is None:
+        return None
+    times = funding_rate.open_time_ms
+    prices = np.full(len(times), np.nan)
+    if funding_mark_price is not None:
+        _, ours, theirs = np.intersect1d(times, funding_mark_price.open_time_ms, return_indices=True)
+        prices[ours] = funding_mark_price.columns[FUNDING_MARK_PRICE][theirs]
+    return FundingColumns(times, funding_rate.columns[FUNDING_RATE], prices)
 
 
 def _stored(client: Client, series: SeriesKey, name: str, start_ms: int, end_ms: int) -> LoadedIndicators | None:

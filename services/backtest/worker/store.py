@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 from services.backtest import statements
 from services.backtest.connection import HealingConnection
 from services.backtest.jobs import Failure, JobKey
+from services.backtest.reuse import Read
 
 _RETRY_S = 0.2
 _TIMEOUT_S = 5.0
@@ -29,6 +30,16 @@ class Claim:
     traceparent: str
     queued_s: float
     left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a result came from: all None where another backtest may not rest on it."""
+
+    reuse_key: bytes | None = None
+    continue_key: bytes | None = None
+    reads: Sequence[Read] | None = None
+    continuation: bytes | None = None
 
 
 class WorkerStore:
@@ -63,16 +74,20 @@ class WorkerStore:
         return None if row is None else row["cancel_requested"]
 
     def succeed(
-        self, claim: Claim, result_id: str, progress: Mapping[str, object], timings_s: Mapping[str, float]
+        self, claim: Claim, progress: Mapping[str, object], timings_s: Mapping[str, float], origin: Origin
     ) -> bool:
-        """End the backtest SUCCEEDED; False when the fence is stale."""
+        """End the backtest SUCCEEDED, its result saved under its own id; False when the fence is stale."""
         return self._finish(
             statements.SUCCEED,
             {
                 **_held(claim),
-                "result_id": result_id,
+                "result_id": claim.key.backtest_id,
                 "progress": json.dumps(progress),
                 "timings_s": json.dumps(timings_s),
+                "reuse_key": origin.reuse_key,
+                "continue_key": origin.continue_key,
+                "reads": None if origin.reads is None else json.dumps([one.to_json() for one in origin.reads]),
+                "continuation": origin.continuation,
             },
         )
 

@@ -12,8 +12,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from services.backtest import statements
-from services.backtest.jobs import MAX_ATTEMPTS, Created, JobKey, NewJob, Refused, State
+from services.backtest import queue_statements, statements
+from services.backtest.jobs import MAX_ATTEMPTS, JobKey, State
+from services.backtest.queue_store import PostgresQueue
+from services.backtest.queueing import Created, NewJob, Refused
 from services.backtest.sharing import Limits
 from services.backtest.store import PostgresJobStore
 from services.runtime.config import DatabaseSettings
@@ -22,17 +24,21 @@ from services.runtime.database import Database, libpq_url
 FREE = Limits()
 
 
+class Stores(PostgresQueue, PostgresJobStore):
+    """Both of a service's."""
+
+
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[PostgresJobStore]:
+async def open_store(url: str) -> AsyncIterator[Stores]:
     database = Database(DatabaseSettings(url=SecretStr(url), pool_size=16), application_name="test")
     try:
-        yield PostgresJobStore(database)
+        yield Stores(database)
     finally:
         await database.close()
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[PostgresJobStore]:
+async def store(database_url: str) -> AsyncIterator[Stores]:
     async with open_store(database_url) as store:
         yield store
 
@@ -48,7 +54,7 @@ def new_job(tenant: str = "a", *, priority: int = 4, klines: int = 1, request_id
     return NewJob(key, b"", request_id, b"", "dual_ma", priority, 3600.0, "", klines)
 
 
-async def create(store: PostgresJobStore, *jobs: NewJob) -> list[str]:
+async def create(store: Stores, *jobs: NewJob) -> list[str]:
     return [(await store.create(job, FREE, 10**9)).job.key.backtest_id for job in jobs]  # type: ignore[union-attr]
 
 
@@ -67,7 +73,7 @@ def claim(sql, backtest_id: str) -> bool:
     return sql(statements.CLAIM, {"backtest_id": backtest_id, "worker_id": str(uuid.uuid4())}).fetchone() is not None
 
 
-async def dispatch(store: PostgresJobStore, slots: int, limit: int = 100, limits: Limits = FREE) -> list[str]:
+async def dispatch(store: Stores, slots: int, limit: int = 100, limits: Limits = FREE) -> list[str]:
     return list(await store.dispatch(slots, limit, lambda tenant: limits))
 
 
@@ -133,10 +139,10 @@ async def test_announced_pools_bound_what_is_published(store, sql) -> None:
     flood(sql, "a", 10)
     assert await store.dispatch(None, 100, lambda tenant: FREE) == ()
     announce = {"pool_id": str(uuid.uuid4()), "slots": 3}
-    sql(statements.ANNOUNCE, announce)
+    sql(queue_statements.ANNOUNCE, announce)
     assert len(await store.dispatch(None, 100, lambda tenant: FREE)) == 3
     assert await store.dispatch(None, 100, lambda tenant: FREE) == ()
-    sql(statements.ANNOUNCE, announce | {"slots": 4})
+    sql(queue_statements.ANNOUNCE, announce | {"slots": 4})
     assert len(await store.dispatch(None, 100, lambda tenant: FREE)) == 1
 
 
@@ -172,7 +178,7 @@ async def test_a_long_queue_is_not_read_to_find_the_next(store, sql) -> None:
         flood(sql, tenant, 10_000)
     sql("VACUUM ANALYZE backtest.backtests")
     plan = "\n".join(
-        row[0] for row in sql("EXPLAIN (ANALYZE, BUFFERS OFF) " + statements.QUEUES, {"slots": 4}).fetchall()
+        row[0] for row in sql("EXPLAIN (ANALYZE, BUFFERS OFF) " + queue_statements.QUEUES, {"slots": 4}).fetchall()
     )
     assert "Seq Scan on backtests" not in plan
     assert (

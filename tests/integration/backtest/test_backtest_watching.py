@@ -14,12 +14,11 @@ from klinecast.api.backtest.v1 import backtest_pb2, backtest_service_pb2, backte
 from services.backtest import statements
 from services.backtest.jobs import JobKey
 from services.backtest.sharing import Limits
-from services.backtest.store import PostgresJobStore
 from services.backtest.watching import WatchHub
 from services.runtime.config import DatabaseSettings
 from services.runtime.database import Database, libpq_url
 from tests.factories import make_config
-from tests.integration.backtest.test_backtest_queue import new_job
+from tests.integration.backtest.test_backtest_queue import Stores, new_job
 from tests.suite import Suite
 
 WATCHERS, CHANNELS = 1_000, 10
@@ -85,7 +84,7 @@ def count_reads(connection: psycopg.Connection) -> int:
 
 async def test_a_slow_watcher_misses_old_progress_and_no_state(database_url: str) -> None:
     database = Database(DatabaseSettings(url=SecretStr(database_url)), application_name="test")
-    store, sql = PostgresJobStore(database), psycopg.connect(libpq_url(database_url), autocommit=True)
+    store, sql = Stores(database), psycopg.connect(libpq_url(database_url), autocommit=True)
     try:
         key = (await store.create(new_job(), Limits(), 10)).job.key  # type: ignore[union-attr]
         hub = WatchHub(store)
@@ -104,7 +103,7 @@ async def test_a_slow_watcher_misses_old_progress_and_no_state(database_url: str
     assert len(heard) < 20
 
 
-def run_until_done(sql: psycopg.Connection, store: PostgresJobStore, key: JobKey, delivered: object) -> int:
+def run_until_done(sql: psycopg.Connection, store: Stores, key: JobKey, delivered: object) -> int:
     """Claim a backtest, write four hundred progress events and its end; return its last number."""
     parameters = {"tenant": key.tenant, "backtest_id": key.backtest_id, "fence": 1, "worker_id": str(uuid.uuid4())}
     sql.execute(statements.CLAIM, parameters)
@@ -112,5 +111,6 @@ def run_until_done(sql: psycopg.Connection, store: PostgresJobStore, key: JobKey
         progress = f'{{"phase": "SIMULATE", "klines_done": {done}}}'
         sql.execute(statements.PROGRESS, parameters | {"progress": progress})
     end = {"progress": "{}", "timings_s": "{}", "result_id": key.backtest_id}
+    end |= dict.fromkeys(("reuse_key", "continue_key", "reads", "continuation"))
     sql.execute(statements.SUCCEED, parameters | end)
     return 403

@@ -10,14 +10,23 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from services.backtest import statements
+from services.backtest import queue_statements, statements
 from services.backtest.jobs import LEASE_S, MAX_ATTEMPTS
 from services.runtime.database import libpq_url
 from tests.reference.life import MOST_DEATHS, Row
 
 WORKER = str(uuid.uuid4())
 ID = str(uuid.uuid4())
-LOOSE = {"progress": "{}", "timings_s": "{}", "failure": "{}", "result_id": ID, "how": "", "worker_id": WORKER}
+NOTHING: dict[str, object] = dict.fromkeys(("reuse_key", "continue_key", "reads", "continuation"))
+LOOSE = NOTHING | {
+    "progress": "{}",
+    "timings_s": "{}",
+    "failure": "{}",
+    "result_id": ID,
+    "how": "",
+    "worker_id": WORKER,
+}
+
 ROWS = [
     Row(state, fence, deaths, delivered, cancel_asked)
     for state, fence, deaths, delivered, cancel_asked in itertools.product(
@@ -30,8 +39,8 @@ ROWS = [
     if (fence or state != "RUNNING") and (state == "QUEUED" or not delivered)
 ]
 STEPS: dict[str, tuple[str, Callable[[Row], Row | None]]] = {
-    "deliver": (statements.DELIVER, lambda row: row.deliver()),
-    "take back": (statements.EXPIRE_DELIVERIES, lambda row: row.take_back()),
+    "deliver": (queue_statements.DELIVER, lambda row: row.deliver()),
+    "take back": (queue_statements.EXPIRE_DELIVERIES, lambda row: row.take_back()),
     "claim": (statements.CLAIM, lambda row: row.claim()),
     "progress": (statements.PROGRESS, lambda row: row.progress(3)),
     "progress, stale": (statements.PROGRESS, lambda row: row.progress(2)),

@@ -486,10 +486,15 @@ class UpdateRetentionRequest(_message.Message):
     RESULT_ID_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    EXTEND_ONLY_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """The result. Required."""
     pinned: _builtins.bool
     """true: keep it until unpinned. false: let it expire after the service's default TTL from now."""
+    extend_only: _builtins.bool
+    """Only ever later: the result expires at the later of what it would and what ttl (or, without ttl, the service's default) says; a pinned
+    one stays pinned. Default false.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Keep it this long from now, 1 s .. 10 years."""
@@ -500,10 +505,11 @@ class UpdateRetentionRequest(_message.Message):
         result_id: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
         pinned: _builtins.bool = ...,
+        extend_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pinned", b"pinned", "retention", b"retention", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pinned", b"pinned", "result_id", b"result_id", "retention", b"retention", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extend_only", b"extend_only", "pinned", b"pinned", "result_id", b"result_id", "retention", b"retention", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_retention: _TypeAlias = _typing.Literal["ttl", "pinned"]  # noqa: Y015
     _WhichOneofArgType_retention: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015

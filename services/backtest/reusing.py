@@ -1,0 +1,80 @@
+"""Takes the result of an equal backtest instead of computing, at once or when that one has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from klinecast.convert.backtest import config_from_proto
+from klinecast.convert.outcome import config_from_wire
+from klinecast.convert.violations import Violations
+from klinecast.errors import KlinecastError
+from klinecast.models import RangeSummary
+from services.backtest.jobs import JobKey
+from services.backtest.queueing import Earlier, Follower, QueueStore
+from services.backtest.reuse import Read
+
+POLL_S = 1.0
+"""How late a follower may hear that its leader has ended where nothing wakes it."""
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reuser:
+    """Finds equal backtests and settles those that wait for one; any number of services may do so at once."""
+
+    queue: QueueStore
+    get_range: Callable[[Read], RangeSummary]
+    """Asks the data service what a range holds now; raises what a stream of it would. Blocks."""
+    keep_result: Callable[[JobKey, float | None], None]
+    """Lets a result expire no sooner than so long from now; raises NotFound where it is gone. Blocks."""
+    settled: Callable[[JobKey], None]
+    """Hears of a follower that took a result."""
+    _ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    async def find(self, tenant: str, key: bytes, ttl_s: float | None, looked_at: list[str]) -> str | None:
+        """Return the result of an equal backtest, kept for as long as is asked; note what was looked at."""
+        for earlier in await self.queue.find_equal(tenant, key, looked_at):
+            looked_at.append(earlier.key.backtest_id)
+            if await self._take(earlier, ttl_s):
+                return earlier.result_id
+        return None
+
+    def wake(self) -> None:
+        """Look at the followers soon."""
+        self._ended.set()
+
+    async def run(self) -> None:
+        """Settle followers whose leader has ended, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), POLL_S)
+            self._ended.clear()
+            try:
+                for follower in await self.queue.followers(_BATCH):
+                    await self._settle(follower)
+            except Exception:  # the database is away: the next turn tries again
+                await asyncio.sleep(POLL_S)
+
+    async def _settle(self, follower: Follower) -> None:
+        key, leader = follower.job.key, follower.leader
+        config = config_from_proto(config_from_wire(follower.job.config), Violations())
+        if leader is not None and config is not None and await self._take(leader, config.result_ttl_s):
+            if await self.queue.finish_reused(key, leader.result_id):
+                self.settled(key)
+        else:
+            await self.queue.lead(key, follower.leader_id)
+
+    async def _take(self, earlier: Earlier, ttl_s: float | None) -> bool:
+        """Tell whether a result still is what would be computed, and is there; if so it is kept."""
+        try:
+            for read in map(Read.from_json, earlier.reads):
+                if not read.is_unchanged(await asyncio.to_thread(self.get_range, read)):
+                    return False
+            key = JobKey(earlier.key.tenant, earlier.result_id)
+            await asyncio.to_thread(self.keep_result, key, ttl_s)
+        except KlinecastError:  # klines or result are gone, or a service is away: then it is computed
+            return False
+        return True
