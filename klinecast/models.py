@@ -276,6 +276,10 @@ class Result:
     """Each series where there are several, in the order of the config."""
     source_interval: Interval | None
     """Interval of the stored klines that were read, or that those read were built from."""
+    klines_read: int
+    """Of a backtest that went on from a shorter one: the new ones, and those its strategy looks back at."""
+    continued_from: str
+    """Result of that shorter one; empty where there was none."""
     trade_rows: int
     fill_rows: int
     equity_rows: int

@@ -48,10 +48,10 @@ class Caller:
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def stream(self, call: Callable[..., Any], request: object) -> Iterator[Any]:
+    def stream(self, call: Callable[..., Any], request: object, *, tenant: str | None = None) -> Iterator[Any]:
         """Yield the messages of a server stream; an abandoned iterator cancels the call."""
         with translated():
-            responses = call(request, metadata=self.metadata())
+            responses = call(request, metadata=self.metadata(tenant))
             try:
                 yield from responses
             finally:

@@ -244,17 +244,17 @@ class Client:
         """Yield results, newest first."""
         return self._results.list(strategy, symbol, labels or {}, limit)
 
-    def load_trades(self, result_id: str) -> dict[str, Column]:
+    def load_trades(self, result_id: str, *, tenant: str | None = None) -> dict[str, Column]:
         """Read the trades of a result as columns; the open one is the last."""
-        return self._results.load("trades", result_id)
+        return self._results.load("trades", result_id, tenant)
 
-    def load_fills(self, result_id: str) -> dict[str, Column]:
+    def load_fills(self, result_id: str, *, tenant: str | None = None) -> dict[str, Column]:
         """Read the fills of a result as columns."""
-        return self._results.load("fills", result_id)
+        return self._results.load("fills", result_id, tenant)
 
-    def load_equity(self, result_id: str) -> dict[str, Column]:
+    def load_equity(self, result_id: str, *, tenant: str | None = None) -> dict[str, Column]:
         """Read equity and close per kline as columns."""
-        return self._results.load("equity", result_id)
+        return self._results.load("equity", result_id, tenant)
 
     def update_retention(
         self,

@@ -75,13 +75,13 @@ class ResultCalls:
             if not request.page_token:
                 return
 
-    def load(self, kind: str, result_id: str) -> dict[str, Column]:
+    def load(self, kind: str, result_id: str, tenant: str | None) -> dict[str, Column]:
         """Read trades, fills or equity whole; a cut stream goes on where it was cut."""
         call, request_type = self._streams[kind]
         request = request_type(result_id=result_id)
 
         def from_last() -> Iterator[Any]:
-            return self._caller.stream(call, request)
+            return self._caller.stream(call, request, tenant=tenant)
 
         parts = []
         for response in self._caller.resuming(from_last):

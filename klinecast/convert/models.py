@@ -156,6 +156,8 @@ def result(proto: result_pb2.Result) -> models.Result:
             for one in manifest.gaps
         ),
         source_interval=INTERVAL_FROM_PROTO.get(manifests[0].source_interval),
+        klines_read=sum(manifest.kline_count for manifest in header.manifest.series),
+        continued_from=header.manifest.continued_from,
         series_results=tuple(map(_series_result, header.series_results)),
         trade_rows=header.trade_rows,
         fill_rows=header.fill_rows,

@@ -12,11 +12,12 @@ from klinecast import __version__
 from klinecast.api.backtest.v1 import backtest_pb2
 from klinecast.api.results.v1 import result_pb2
 from klinecast.backtest_config import BacktestConfig
+from klinecast.columns import Column
 from klinecast.convert.backtest import config_to_proto
 from klinecast.convert.market import INTERVAL_TO_PROTO, series_to_proto
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
-from klinecast.types import KlineColumns
+from klinecast.types import FILL_DTYPE, TRADE_DTYPE, KlineColumns
 
 Columns = dict[str, NDArray[np.float64] | NDArray[np.int64]]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
@@ -97,7 +98,12 @@ def series_manifest_to_proto(
 
 
 def manifest_to_proto(
-    series: Iterable[result_pb2.SeriesManifest], *, strategy_version: str, code_hash: str, engine_version: str
+    series: Iterable[result_pb2.SeriesManifest],
+    *,
+    strategy_version: str,
+    code_hash: str,
+    engine_version: str,
+    continued_from: str,
 ) -> result_pb2.Manifest:
     """Build the manifest."""
     return result_pb2.Manifest(
@@ -106,6 +112,7 @@ def manifest_to_proto(
         engine_version=engine_version,
         klinecast_version=__version__,
         series=series,
+        continued_from=continued_from,
     )
 
 
@@ -145,6 +152,24 @@ def _trades_to_columns(trades: Rows, open_time_ms: NDArray[np.int64]) -> Columns
 def _fills_to_columns(fills: Rows, open_time_ms: NDArray[np.int64]) -> Columns:
     columns: Columns = {name: fills[name] for name in ("kline_index", "side", "quantity", "price", "fee")}
     return columns | {"open_time_ms": open_time_ms[fills["kline_index"]], "reason": fills["reason"] + 1}
+
+
+def trades_from_columns(columns: Mapping[str, Column]) -> Rows:
+    """Gather the trades of one series as the engine wrote them."""
+    rows = np.zeros(len(columns["profit"]), TRADE_DTYPE)
+    for name in TRADE_DTYPE.names or ():
+        rows[name] = columns[name]
+    rows["exit_reason"] -= rows["exit_index"] != _OPEN
+    return rows
+
+
+def fills_from_columns(columns: Mapping[str, Column]) -> Rows:
+    """Gather the fills of one series as the engine wrote them."""
+    rows = np.zeros(len(columns["price"]), FILL_DTYPE)
+    for name in FILL_DTYPE.names or ():
+        rows[name] = columns[name]
+    rows["reason"] -= 1
+    return rows
 
 
 def config_from_wire(data: bytes) -> backtest_pb2.BacktestConfig:

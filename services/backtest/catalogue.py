@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from klinecast.backtest_config import BacktestConfig, ParamValue
 from klinecast.indicators import Indicator
-from klinecast.strategy import EventStrategy, Mode
+from klinecast.strategy import EventStrategy, Memory, Mode, Strategy, StrategyState
 from klinecast.types import KlineColumns, MarketType, Signals
 from services.backtest.code_hash import Code
 from services.backtest.engine import Context
 from services.backtest.reuse import continue_key, reuse_key
-from services.backtest.strategies import RefusedStrategy, StrategyRegistry, decider, decisions_of, validate_params
+from services.backtest.strategies import RefusedStrategy, StrategyRegistry, decider, run_strategy, validate_params
 from services.backtest.strategies.registry import BUILT_IN
 
 _Key = Callable[[BacktestConfig, Mapping[str, ParamValue], str, str], bytes]
@@ -58,14 +58,31 @@ class Catalogue:
         """Tell whether a strategy decides kline after kline."""
         return isinstance(self._registry.get(name), EventStrategy)
 
-    def compute_signals(self, name: str, params: Mapping[str, ParamValue], klines: KlineColumns, mode: str) -> Signals:
-        """Compute the signals of a strategy; whatever it raises comes through.
+    def memory(self, name: str, params: Mapping[str, ParamValue]) -> Memory:
+        """Return how a strategy remembers; None: only by seeing all klines again, or what is made of them elsewhere."""
+        strategy = self._registry.get(name)
+        if not isinstance(strategy, Strategy):
+            return None
+        checked = validate_params(strategy, params)
+        return None if strategy.indicators(checked) else strategy.memory(checked)
+
+    def compute_signals(
+        self,
+        name: str,
+        params: Mapping[str, ParamValue],
+        klines: KlineColumns,
+        mode: str,
+        state: StrategyState | None = None,
+    ) -> tuple[Signals, StrategyState | None]:
+        """Compute the signals of a strategy and the state it hands on; whatever it raises comes through.
 
         A plug-in works on a copy: what it does to the klines is no business of the simulation.
         """
         strategy = self._registry.get(name)
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"{name} decides kline after kline")
         given = klines if type(strategy) in BUILT_IN else klines.copy()
-        return decisions_of(strategy, validate_params(strategy, params), given, Mode(mode))
+        return run_strategy(strategy, validate_params(strategy, params), given, Mode(mode), state)
 
     def decider(self, name: str, params: Mapping[str, ParamValue], mode: str) -> Callable[[Context], None]:
         """Return what an event-driven strategy is asked by at each kline."""

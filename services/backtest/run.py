@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from klinecast.backtest_config import BacktestConfig
 from klinecast.interval import Interval, missing_between, next_open, previous_open
 from klinecast.series import SeriesKey
-from klinecast.types import FundingColumns, KlineColumns
+from klinecast.types import FundingColumns, KlineColumns, TimeColumn
 from services.backtest.engine import Outcome, PortfolioOutcome
 from services.backtest.jobs import Failure, Phase
 from services.backtest.reuse import Read
@@ -69,7 +69,11 @@ class Gaps:
     @classmethod
     def of(cls, klines: KlineColumns, interval: Interval) -> Gaps:
         """Find the gaps of klines."""
-        times = klines.open_time_ms
+        return cls.of_times(klines.open_time_ms, interval)
+
+    @classmethod
+    def of_times(cls, times: TimeColumn, interval: Interval) -> Gaps:
+        """Find the gaps between open times."""
         missing = missing_between(times[:-1], times[1:], interval)
         places = missing.nonzero()[0]
         first = [
@@ -92,6 +96,8 @@ class SeriesRun:
     gaps: Gaps
     finer: Loaded | None
     """Finer klines that decided ambiguous ones, None where none were needed."""
+    continued_from: str = ""
+    """The result that an earlier part was taken from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,8 @@ class Run:
     statistics: Mapping[str, float]
     strategy_version: str
     code_hash: str
+    continuation: bytes | None = None
+    """Where it stands, for a longer one to go on from."""
 
     @property
     def reads(self) -> Sequence[Read] | None:

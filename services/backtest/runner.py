@@ -18,8 +18,10 @@ import numpy as np
 from klinecast.backtest_config import BacktestConfig
 from klinecast.indicators import Indicator
 from klinecast.series import SeriesKey
+from klinecast.strategy import State, StrategyState, Window
 from klinecast.types import Account, FloatColumn, KlineColumns, Signals
 from services.backtest.catalogue import Catalogue, default_mode
+from services.backtest.continuing import Continuation, Start, may_continue
 from services.backtest.engine import (
     Outcome,
     PortfolioOutcome,
@@ -57,6 +59,17 @@ class _Part:
     """Those to trade."""
     finer: Loaded | None = None
     """Finer klines, once there was something for them to decide."""
+    start: Start | None = None
+    """The finished backtest that this one goes on from."""
+    handed_on: StrategyState | None = None
+    """State of the strategy after its klines."""
+
+    @property
+    def gaps(self) -> Gaps:
+        """Gaps in what was read."""
+        if self.start is not None:
+            return self.start.join_gaps(self.loaded, self.series.interval)
+        return Gaps.of(self.loaded.klines, self.series.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +79,8 @@ class Runner:
     catalogue: Catalogue
     load: Callable[[BacktestConfig, SeriesKey, Sequence[Indicator]], Loaded]
     """Reads the klines of a series and indicators of them, warm-up before start included; raises RunFailed."""
+    resume: Callable[[BacktestConfig, Window | State], tuple[Start, Loaded] | None]
+    """Finds a shorter backtest to go on from, and reads the klines after it."""
     save: Callable[[Run], None]
     """Stores a result."""
     report: Callable[[Progress], None]
@@ -80,7 +95,10 @@ class Runner:
         self.report(Progress(Phase.SIGNALS, 0, total))
         outcomes, portfolio = self._outcomes(config, parts, timings)
         with timings.measure(Phase.STATISTICS):
-            run = self._describe(config, parts, outcomes, portfolio)
+            continuation = self._continuation(config, parts[0], outcomes[0])
+            if parts[0].start is not None:
+                outcomes[0], parts[0].klines = parts[0].start.join(outcomes[0], parts[0].klines)
+            run = self._describe(config, parts, outcomes, portfolio, continuation)
         self.report(Progress(Phase.SAVE, total, total))
         with timings.measure(Phase.SAVE):
             self.save(run)
@@ -89,6 +107,12 @@ class Runner:
     def _load(self, config: BacktestConfig) -> list[_Part]:
         with blamed_on(config.strategy):
             indicators = self.catalogue.indicators(config.strategy, config.params)
+            memory = self.catalogue.memory(config.strategy, config.params)
+        found = self.resume(config, memory) if memory is not None and may_continue(config) else None
+        if found is not None:
+            start, loaded = found
+            first = int(np.searchsorted(loaded.klines.open_time_ms, start.continuation.last_open_ms, side="right"))
+            return [_Part(config.all_series[0], loaded, loaded.klines.slice(first), start=start)]
 
         def load(series: SeriesKey) -> _Part:
             loaded = self.load(config, series, indicators)
@@ -120,7 +144,10 @@ class Runner:
         """Return the signals of the klines to trade."""
         with blamed_on(config.strategy):
             mode = config.mode or default_mode(config.market_type)
-            signals = self.catalogue.compute_signals(config.strategy, config.params, part.loaded.klines, mode)
+            state = None if part.start is None else part.start.continuation.strategy
+            signals, part.handed_on = self.catalogue.compute_signals(
+                config.strategy, config.params, part.loaded.klines, mode, state
+            )
             return _from(signals, len(part.loaded.klines), len(part.klines))
 
     def _simulate_each(
@@ -149,6 +176,7 @@ class Runner:
                 return self._simulate_events(config, part, cash, report)
             simulation = Simulation(
                 part.klines, signals, config.execution, cash, funding=part.loaded.funding,
+                state=None if part.start is None else part.start.continuation.engine,
                 finer=None if part.finer is None else part.finer.klines, interval_ms=config.interval.span_ms,
             )  # fmt: skip
             for stop in [*range(SLICE, len(part.klines), SLICE), len(part.klines)]:
@@ -188,6 +216,7 @@ class Runner:
         parts: Sequence[_Part],
         outcomes: Sequence[Outcome],
         portfolio: PortfolioOutcome | None,
+        continuation: Continuation | None,
     ) -> Run:
         interval, convention = config.interval.value, config.statistics
         shared = portfolio is not None and config.account is Account.SHARED
@@ -198,12 +227,20 @@ class Runner:
             for part, outcome in zip(parts, outcomes, strict=True)
         ]
         klines = [part.klines for part in parts]
-        gaps = [Gaps.of(part.loaded.klines, config.interval) for part in parts]
         return Run(
             config=config,
             series=tuple(
-                SeriesRun(part.series, part.loaded, part.klines, outcome, found, gap, part.finer)
-                for part, outcome, found, gap in zip(parts, outcomes, statistics, gaps, strict=True)
+                SeriesRun(
+                    part.series,
+                    part.loaded,
+                    part.klines,
+                    outcome,
+                    found,
+                    part.gaps,
+                    part.finer,
+                    continued_from="" if part.start is None else part.start.result_id,
+                )
+                for part, outcome, found in zip(parts, outcomes, statistics, strict=True)
             ),
             portfolio=portfolio,
             statistics=statistics[0]
@@ -211,6 +248,21 @@ class Runner:
             else compute_portfolio_statistics(portfolio, klines, interval=interval, convention=convention),
             strategy_version=self.catalogue.version(config.strategy),
             code_hash=self.catalogue.code_hash(config.strategy),
+            continuation=None if continuation is None else continuation.to_bytes(),
+        )
+
+    def _continuation(self, config: BacktestConfig, part: _Part, outcome: Outcome) -> Continuation | None:
+        """Return where a run stands, where a longer one can go on from it."""
+        memory = self.catalogue.memory(config.strategy, config.params)
+        if not may_continue(config) or memory is None or (isinstance(memory, State) and part.handed_on is None):
+            return None
+        before = None if part.start is None else part.start.continuation
+        return Continuation(
+            outcome.state,
+            part.handed_on if isinstance(memory, State) else None,
+            float(part.klines.open[0]) if before is None else before.first_open,
+            int(part.loaded.klines.open_time_ms[0]) if before is None else before.seen_from_ms,
+            part.gaps,
         )
 
     def _report_simulated(self, done: int, total: int, equity: FloatColumn) -> None:

@@ -71,6 +71,13 @@ CLAIM = transition(
        greatest(0, deadline_s - extract(epoch FROM clock_timestamp() - first_start_time))::float8 AS left_s""",
 )
 
+FIND_CONTINUABLE = """
+SELECT result_id::text AS result_id, reads, continuation FROM backtest.backtests
+WHERE tenant_id = %(tenant)s AND continue_key = %(continue_key)s AND state = 'SUCCEEDED' AND continuation IS NOT NULL
+  AND (reads->0->>'end_ms')::int8 < %(end_ms)s
+ORDER BY (reads->0->>'end_ms')::int8 DESC, end_time DESC LIMIT 3
+"""
+
 PROGRESS = transition(
     f"""UPDATE backtest.backtests SET progress = %(progress)s::jsonb, last_sequence = last_sequence + 1
   WHERE {_HELD}""",

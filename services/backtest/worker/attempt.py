@@ -17,13 +17,16 @@ from klinecast.convert.backtest import config_from_proto
 from klinecast.convert.outcome import config_from_wire
 from klinecast.convert.violations import Violations
 from klinecast.errors import Aborted, DeadlineExceeded, KlinecastError, Unavailable
+from klinecast.strategy import State, Window
 from services.backtest.catalogue import Catalogue
+from services.backtest.continuing import Start
 from services.backtest.jobs import Failure, Phase
-from services.backtest.run import GivenUp, Progress, Run, RunFailed, Timings
+from services.backtest.run import GivenUp, Loaded, Progress, Run, RunFailed, Timings
 from services.backtest.runner import Runner
 from services.backtest.worker.loading import load
 from services.backtest.worker.outcome import save_run
 from services.backtest.worker.protocol import Claimed, Done, Dropped, FromWorker, Stored
+from services.backtest.worker.resuming import resume
 from services.backtest.worker.store import Claim, Origin, WorkerStore
 
 PROGRESS_EVERY_S = 0.2
@@ -98,6 +101,7 @@ class _Held:
             load=lambda config, series, indicators: self._attempt.patiently(
                 self._claim, lambda: load(self._attempt.client, config, series, indicators)
             ),
+            resume=self._resume,
             save=lambda run: self._attempt.patiently(self._claim, lambda: self._save(run)),
             report=self._report,
         )
@@ -120,7 +124,16 @@ class _Held:
         """Say what the result came from, unless files beside the strategy changed while it ran."""
         if key is None or run.reads is None or key != self._attempt.catalogue.reuse_key(config):
             return Origin()
-        return Origin(key, self._attempt.catalogue.continue_key(config), run.reads)
+        return Origin(key, self._attempt.catalogue.continue_key(config), run.reads, run.continuation)
+
+    def _resume(self, config: BacktestConfig, memory: Window | State) -> tuple[Start, Loaded] | None:
+        key = self._attempt.catalogue.continue_key(config)
+        if key is None:
+            return None
+        try:
+            return resume(self._attempt.client, self._store, self._claim.key.tenant, key, config, memory)
+        except psycopg.OperationalError:  # the database is away: run in full
+            return None
 
     def _fail(self, failure: Failure) -> FromWorker:
         return self._done("FAILED", self._store.fail(self._claim, failure, self._timings.seconds))

@@ -30,7 +30,7 @@ def load(client: Client, config: BacktestConfig, series: SeriesKey, indicators: 
             loaded = _load_klines(client, config, series)
             whole = _with_indicators(client, series, loaded, indicators) if indicators else loaded
             if whole is not None:
-                return _with_funding(client, series, whole)
+                return with_funding(client, series, whole)
     except (NotFound, FailedPrecondition, Aborted) as error:
         raise RunFailed(Failure(error.reason, str(error))) from None
     except InvalidArgument as error:
@@ -93,7 +93,7 @@ def _with_stored(
     return (*reads, dataclasses.replace(read, start_ms=start_ms, kline_count=None, indicators=counts, absent=absent))
 
 
-def _with_funding(client: Client, series: SeriesKey, loaded: Loaded) -> Loaded:
+def with_funding(client: Client, series: SeriesKey, loaded: Loaded) -> Loaded:
     """Add the stored funding of a perpetual: rates, and the mark prices they are taken at where those are stored."""
     if series.market_type is MarketType.SPOT:
         return loaded

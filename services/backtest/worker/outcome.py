@@ -54,6 +54,7 @@ def save_run(client: Client, claim: Claim, run: Run) -> None:
             strategy_version=run.strategy_version,
             code_hash=run.code_hash,
             engine_version=ENGINE_VERSION,
+            continued_from=run.series[0].continued_from,
         ),
         series_results=[_series_result(one, run.config.account) for one in run.series] if several else (),
     )

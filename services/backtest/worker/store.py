@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow
@@ -30,6 +31,15 @@ class Claim:
     traceparent: str
     queued_s: float
     left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A shorter backtest that can be gone on from."""
+
+    result_id: str
+    reads: Sequence[Mapping[str, Any]]
+    continuation: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,14 @@ class WorkerStore:
             row["queued_s"],
             row["left_s"],
         )
+
+    def find_continuable(self, tenant: str, continue_key: bytes, end_ms: int) -> Sequence[Finished]:
+        """Return the longest backtests that end before an instant and differ from this one in their end only."""
+        parameters = {"tenant": tenant, "continue_key": continue_key, "end_ms": end_ms}
+        return [
+            Finished(row["result_id"], row["reads"], bytes(row["continuation"]))
+            for row in self._connection.run(statements.FIND_CONTINUABLE, parameters)
+        ]
 
     def progress(self, claim: Claim, body: Mapping[str, object]) -> bool | None:
         """Store a progress event; return whether a cancel was asked for, None when the fence is stale."""

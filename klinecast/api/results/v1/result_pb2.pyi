@@ -74,14 +74,17 @@ class Manifest(_message.Message):
     ENGINE_VERSION_FIELD_NUMBER: _builtins.int
     KLINECAST_VERSION_FIELD_NUMBER: _builtins.int
     SERIES_FIELD_NUMBER: _builtins.int
+    CONTINUED_FROM_FIELD_NUMBER: _builtins.int
     strategy_version: _builtins.str
     """Version of the strategy."""
     code_hash: _builtins.str
-    """SHA-256, hex, of the strategy's module and distribution version."""
+    """SHA-256, hex, of the strategy's code with all it imports, of the engine, and of the versions of what they use."""
     engine_version: _builtins.str
     """Version of the engine."""
     klinecast_version: _builtins.str
     """Version of klinecast that ran it."""
+    continued_from: _builtins.str
+    """Result of the shorter backtest that this one went on from: klines before were read by that one. Empty when all were read by this one."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesManifest]:
         """The series read: those of the config in its order, then finer ones that decided ambiguous klines."""
@@ -94,10 +97,11 @@ class Manifest(_message.Message):
         engine_version: _builtins.str = ...,
         klinecast_version: _builtins.str = ...,
         series: _abc.Iterable[Global___SeriesManifest] | None = ...,
+        continued_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash", "engine_version", b"engine_version", "klinecast_version", b"klinecast_version", "series", b"series", "strategy_version", b"strategy_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash", "continued_from", b"continued_from", "engine_version", b"engine_version", "klinecast_version", b"klinecast_version", "series", b"series", "strategy_version", b"strategy_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,7 +126,9 @@ class SeriesManifest(_message.Message):
     klines_sha256: _builtins.str
     """SHA-256, hex, of the columns read: little-endian open_time_ms, open, high, low, close, volume, one after another."""
     kline_count: _builtins.int
-    """Klines read, those of warmup_klines included."""
+    """Klines read, those of warmup_klines included; of a backtest that went on from a shorter one, those after it and those its strategy
+    looks back at.
+    """
     gap_count: _builtins.int
     """Runs of missing klines inside the klines read."""
     missing_count: _builtins.int
