@@ -10,7 +10,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint bench bench-data bench-engine bench-memory protos generate constraints clean
+.PHONY: help demo up test test-faults soak-chaos lint bench bench-data bench-engine bench-memory protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +30,12 @@ lint: $(VENV)/.ready-dev ## check style, types, imports and the protos
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+
+test-faults: $(VENV)/.ready-dev ## 1,000 backtests on each executor while everything dies (10 minutes)
+	@$(BIN)/python -m tests.faults.soak --backtests 1000 --per-second 4
+
+soak-chaos: $(VENV)/.ready-dev ## 2,000 backtests on each executor while everything dies (5 minutes each)
+	@$(BIN)/python -m tests.faults.soak --backtests 2000 --per-second 7
 
 bench: $(VENV)/.ready-dev ## measure speed (minutes)
 	@$(BIN)/python -m tests.benchmarks

@@ -83,6 +83,7 @@ def run_child(pipe_fd: int, worker_id: str) -> int:
         mailbox.send(Ready())
         while (run := mailbox.next_run()) is not None:
             attempt.run(run.backtest_id)
+    store.close()
     tracing.shutdown()
     return 0
 

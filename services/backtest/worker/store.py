@@ -63,6 +63,10 @@ class WorkerStore:
         """Connect now, so that the first backtest need not."""
         self._connection.open()
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
     def claim(self, backtest_id: str) -> Claim | None:
         """Claim a delivered backtest; None when it is not to be had."""
         row = self._execute(statements.CLAIM, {"backtest_id": backtest_id, "worker_id": self._worker_id})
