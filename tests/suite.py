@@ -99,6 +99,11 @@ class Suite:
             assert time.monotonic() < deadline, service.log_file.read_text()[-3000:]
             time.sleep(0.02)
 
+    @property
+    def database_url(self) -> str:
+        """The database of all services."""
+        return self._environment["KLINECAST_DATABASE__URL"]
+
     def target(self, name: str) -> str:
         """Return host:port of a service."""
         return self._services[name].target
@@ -132,7 +137,8 @@ class Suite:
         for worker in self.workers:
             worker.stop()
         for name in reversed(ORDER):
-            self._services[name].stop()
+            was_running, code = self._services[name].exit_code is None, self._services[name].stop()
+            assert code == 0 or not was_running, f"{name} ended with {code}: {self.log(name)[-3000:]}"
         for end in self._pipe:
             with contextlib.suppress(OSError):
                 os.close(end)

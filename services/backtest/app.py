@@ -19,7 +19,6 @@ from services.backtest import jobs
 from services.backtest.catalogue import Catalogue
 from services.backtest.dispatching import Dispatcher
 from services.backtest.executors.base import Executor, Finished
-from services.backtest.executors.celery import CeleryExecutor
 from services.backtest.executors.local import LocalExecutor
 from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued, State
 from services.backtest.queue_store import PostgresQueue
@@ -101,6 +100,8 @@ class BacktestApp:
 
     def _new_executor(self, settings: BacktestSettings) -> Executor:
         if settings.broker_url is not None and settings.executor == "celery":
+            from services.backtest.executors.celery import CeleryExecutor  # only here: the package is an extra
+
             return CeleryExecutor(settings.broker_url.get_secret_value())
         return LocalExecutor(settings.database.url.get_secret_value(), self, workers=settings.workers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 
 from services.backtest import queue_statements
 from services.backtest.jobs import JobKey
@@ -20,6 +20,9 @@ _SUBMIT_LOCK = 0x6B6C
 _EQUAL_LOCK = 0x6B6D
 """The like for whether an equal one waits or runs."""
 _QUEUE_RETRY_S = 5.0
+_AT_ONCE = 256
+"""Backtests delivered by one dispatch at most."""
+_LOOK = (queue_statements.BUSY, queue_statements.SLOTS, queue_statements.CLOCKS, queue_statements.QUEUES)
 
 
 class PostgresQueue:
@@ -100,34 +103,35 @@ class PostgresQueue:
     async def dispatch(self, slots: int | None, limit: int, limits_of: Callable[[str], Limits]) -> Sequence[str]:
         """Mark queued jobs as delivered and return their ids, best first."""
         async with self._database.driver() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _DISPATCH_LOCK})
-            await connection.execute(queue_statements.EXPIRE_DELIVERIES)
-            busy = {row["tenant_id"]: row["n"] for row in await run(connection, queue_statements.BUSY, {})}
-            if slots is None:
-                [row] = await run(connection, queue_statements.SLOTS, {})
-                slots = row["slots"] - sum(busy.values())
-            free = min(slots, limit - sum(busy.values()))
-            queues = await _queues(connection, free) if free > 0 else ()
-            if not queues:
+            most = min(limit, _AT_ONCE) if slots is None else min(slots, limit, _AT_ONCE)
+            async with connection.pipeline():  # one round trip; each statement sees what was committed before the lock
+                await connection.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _DISPATCH_LOCK})
+                await connection.execute(queue_statements.EXPIRE_DELIVERIES)
+                cursors = [
+                    await connection.cursor(row_factory=dict_row).execute(statement, {"slots": most})
+                    for statement in _LOOK
+                ]
+                busy_rows, [pools], clock_rows, queue_rows = [await cursor.fetchall() for cursor in cursors]
+            busy = {row["tenant_id"]: row["n"] for row in busy_rows}
+            room = limit if slots is not None else min(limit, pools["slots"])
+            free = min(most, room - sum(busy.values()))
+            queues = [_queue(row) for row in queue_rows if row["ids"]]
+            if free <= 0 or not queues:
                 return ()
-            clocks = {row["priority"]: row["clock"] for row in await run(connection, queue_statements.CLOCKS, {})}
+            clocks = {row["priority"]: row["clock"] for row in clock_rows}
             chosen = choose(queues, free, clocks=clocks, busy=busy, limits_of=limits_of)
             return await _deliver(connection, [one.backtest_id for one in chosen], [one for one in queues if one.taken])
 
 
-async def _queues(connection: DriverConnection, slots: int) -> Sequence[Queue]:
-    return [
-        Queue(
-            tenant=row["tenant_id"],
-            priority=row["priority"],
-            heads=[Waiting(*one) for one in zip(row["ids"], row["klines"], strict=True)],
-            passed_over_s=row["passed_over_s"],
-            started=row["started"],
-            finished=row["finished"],
-        )
-        for row in await run(connection, queue_statements.QUEUES, {"slots": slots})
-        if row["ids"]
-    ]
+def _queue(row: DictRow) -> Queue:
+    return Queue(
+        tenant=row["tenant_id"],
+        priority=row["priority"],
+        heads=[Waiting(*one) for one in zip(row["ids"], row["klines"], strict=True)],
+        passed_over_s=row["passed_over_s"],
+        started=row["started"],
+        finished=row["finished"],
+    )
 
 
 async def _deliver(connection: DriverConnection, ids: Sequence[str], moved: Sequence[Queue]) -> Sequence[str]:
@@ -139,7 +143,10 @@ async def _deliver(connection: DriverConnection, ids: Sequence[str], moved: Sequ
         "started": [one.started for one in moved],
         "finished": [one.finished for one in moved],
     }
-    delivered = {row["backtest_id"] for row in await run(connection, queue_statements.DELIVER, parameters)}
+    async with connection.pipeline():
+        cursor = await connection.cursor(row_factory=dict_row).execute(queue_statements.DELIVER, parameters)
+        await connection.commit()
+        delivered = {row["backtest_id"] for row in await cursor.fetchall()}
     return [one for one in ids if one in delivered]
 
 

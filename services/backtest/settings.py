@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Literal, Self
 
@@ -60,6 +61,8 @@ class BacktestSettings(RuntimeSettings):
     def _require_broker(self) -> Self:
         if self.executor == "celery" and self.broker_url is None:
             raise ValueError("KLINECAST_BROKER_URL is required where KLINECAST_EXECUTOR is celery")
+        if self.executor == "celery" and importlib.util.find_spec("celery") is None:
+            raise ValueError("executor celery needs the extra `celery` of this distribution")
         return self
 
     def limits_of(self, tenant: str) -> Limits:

@@ -72,18 +72,22 @@ class ServiceProcess:
         """Return whether it has bound its ports and says SERVING."""
         return self._learn_ports() and is_serving(self.target)
 
-    def stop(self) -> None:
-        """Ask it to end, insist after its drain time, take along whatever it left. Harmless when it does not run."""
+    def stop(self) -> int:
+        """Ask it to end, insist after its drain time, take along whatever it left; return its exit code.
+
+        Harmless when it does not run.
+        """
         if self._process is None:
-            return
+            return 0
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
         self._kill_group()
-        self._process.wait()
+        code = self._process.wait()
         self._process = None
         self._port_file.unlink(missing_ok=True)
+        return code
 
     def _spawn(self, pipe_fd: int) -> None:
         """Run it in a session of its own, so that Ctrl-C reaches only us and we decide the order of stopping."""

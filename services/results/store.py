@@ -28,8 +28,10 @@ class PostgresResultStore:
         """Store the last chunks and make the result visible; False when the same one was there. StaleFenceError."""
         key = _key(commit.key)
         async with self._database.driver() as connection:
-            await connection.execute(statements.LOCK, key)
-            before = (await _run(connection, statements.BEFORE_COMMIT, key))[0]
+            async with connection.pipeline():
+                await connection.execute(statements.LOCK, key)
+                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, key)
+                [before] = await cursor.fetchall()
             if before["checksum"] == commit.checksum:
                 return _result((await _run(connection, statements.GET, key))[0]), False
             if commit.fence <= max(before["buried"] or 0, before["fence"] or 0):
@@ -46,10 +48,14 @@ class PostgresResultStore:
                 "stored_bytes": commit.stored_bytes,
                 "ttl_s": commit.ttl_s,
             }
-            if before["fence"] is not None:
-                await connection.execute(statements.REMOVE, key)
-            await _add(connection, commit.save_id, chunks)
-            return _result((await _run(connection, statements.COMMIT, parameters))[0]), True
+            async with connection.pipeline():
+                if before["fence"] is not None:
+                    await connection.execute(statements.REMOVE, key)
+                await _add(connection, commit.save_id, chunks)
+                cursor = await connection.cursor(row_factory=dict_row).execute(statements.COMMIT, parameters)
+                await connection.commit()
+                [stored] = await cursor.fetchall()
+            return _result(stored), True
 
     async def forget_save(self, save_id: str) -> None:
         """Drop the chunks of a save that did not become a result."""

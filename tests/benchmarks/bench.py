@@ -12,6 +12,7 @@ from pathlib import Path
 
 from services.local.postgres import PostgresServer
 from tests import postgres
+from tests.broker import run_broker
 from tests.suite import Suite, run_suite
 
 OUT = Path(__file__).resolve().parents[2] / "build" / "bench"
@@ -30,12 +31,16 @@ class Row:
 
 
 @contextlib.contextmanager
-def durable_suite(**settings: str) -> Iterator[Suite]:
+def durable_suite(*, executor: str = "local", **settings: str) -> Iterator[Suite]:
     """Yield a deployment on a Postgres that flushes every commit to disk, as in production."""
-    with postgres.make_home() as home, PostgresServer(home, durable=True) as server:
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(postgres.make_home())
+        server = stack.enter_context(PostgresServer(home, durable=True))
         name = postgres.build_template(server, name="bench")
-        with run_suite(home, server.url(name), **settings) as suite:
-            yield suite
+        if executor == "celery":
+            broker = stack.enter_context(run_broker(home / "broker"))
+            settings |= {"EXECUTOR": executor, "BROKER_URL": broker.url}
+        yield stack.enter_context(run_suite(home, server.url(name), **settings))
 
 
 def median_ms(call: Callable[[], object], times: int) -> float:

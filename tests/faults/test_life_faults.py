@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import random
 import signal
@@ -280,3 +281,52 @@ def test_a23_backtests_start_without_notifications(own_suite: Suite, client: Cli
     started = time.monotonic()
     wait_for(lambda: client.get_backtest(copy).state == "SUCCEEDED", 10)
     assert time.monotonic() - started < 4
+
+
+def flood(sql, backtest_id: str, count: int, priority: int, tenant: str = "default") -> None:
+    """Queue copies of a backtest that ended."""
+    sql(
+        """INSERT INTO backtest.backtests (tenant_id, backtest_id, request_hash, config, strategy, priority, deadline_s,
+             traceparent, state, create_time, last_sequence)
+           SELECT %s, gen_random_uuid(), '', config, strategy, %s, deadline_s, '', 'QUEUED', clock_timestamp(), 0
+           FROM backtest.backtests, generate_series(1, %s) WHERE backtest_id = %s""",
+        (tenant, priority, count, backtest_id),
+    )
+
+
+def started_before(sql, backtest_ids: list[str]) -> int:
+    """Return how many others started between the creation of the first of some backtests and the start of the last."""
+    query = """
+        WITH ours AS (SELECT min(create_time) AS since, max(first_start_time) AS until FROM backtest.backtests
+                      WHERE backtest_id = ANY (%(ids)s::uuid[]))
+        SELECT count(*) FROM backtest.backtests, ours
+        WHERE first_start_time BETWEEN since AND until AND NOT backtest_id = ANY (%(ids)s::uuid[])"""
+    return int(sql(query, {"ids": backtest_ids}).fetchone()[0])
+
+
+def test_a21_ten_of_high_priority_start_next(client: Client, sql) -> None:
+    config = make_config(client, strategy="slow", params={"seconds": 0.1}, klines=100)
+    first = client.create_backtest(config).backtest_id
+    end_of(client, first)
+    flood(sql, first, 10_000, priority=1)
+    wait_for(lambda: sql("SELECT count(*) FROM backtest.backtests WHERE state = 'SUCCEEDED'").fetchone()[0] > 5)
+    high = [client.create_backtest(dataclasses.replace(config, priority=8)).backtest_id for _ in range(10)]
+    for backtest_id in high:
+        assert end_of(client, backtest_id).state == "SUCCEEDED"
+    others = started_before(sql, high)
+    print(f"\n{others} of 10,000 of low priority started between the first request and the last start of ten")
+    assert others <= 12  # two workers go on while the ten are being asked for, one backtest at a time
+
+
+def test_a22_a_flood_of_one_tenant_holds_another_up_for_two_backtests(own_suite: Suite, client: Client, sql) -> None:
+    config = make_config(client, strategy="slow", params={"seconds": 0.3}, klines=100)
+    first = client.create_backtest(config).backtest_id
+    end_of(client, first)
+    flood(sql, first, 10_000, priority=4)
+    wait_for(lambda: sql("SELECT count(*) FROM backtest.backtests WHERE state = 'SUCCEEDED'").fetchone()[0] > 5)
+    with own_suite.client(tenant="another") as another:
+        backtest_id = another.create_backtest(config).backtest_id
+        assert end_of(another, backtest_id).state == "SUCCEEDED"
+    others = started_before(sql, [backtest_id])
+    print(f"\n{others} of the flood started before it")
+    assert others <= 4  # two lengths of two workers

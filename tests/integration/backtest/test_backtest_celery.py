@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from klinecast.client import Client
-from services.backtest.executors.broker import TASK, make_celery
+from services.backtest.executors.broker import QUEUE, TASK, make_celery
 from tests.broker import Broker
 from tests.factories import make_config
 from tests.suite import Suite
@@ -113,3 +113,27 @@ def test_a_stopping_worker_hands_back_what_it_cannot_finish(own_celery_suite: Su
         story = list(client.watch_backtest(backtest.backtest_id))
     assert story[-1].state == "SUCCEEDED"
     assert story[-1].attempt == 2
+
+
+def test_a_long_backtest_leaves_nothing_to_deliver_again(celery_suite: tuple[Suite, Broker]) -> None:
+    """A message is acknowledged when it arrives: whatever the broker's visibility timeout, it is not sent again."""
+    suite, broker = celery_suite
+    with suite.client() as client, contextlib.closing(broker.client()) as valkey:
+        backtest = client.create_backtest(make_config(client, strategy="slow", params={"seconds": 2.0}))
+        wait_running(client, backtest.backtest_id)
+        assert valkey.hlen("unacked") == valkey.zcard("unacked_index") == valkey.llen(QUEUE) == 0
+        story = list(client.watch_backtest(backtest.backtest_id))
+    assert (story[-1].state, story[-1].attempt) == ("SUCCEEDED", 1)
+
+
+def test_a_message_that_comes_again_runs_nothing_twice(celery_suite: tuple[Suite, Broker]) -> None:
+    suite, broker = celery_suite
+    with suite.client() as client, contextlib.closing(make_celery(broker.url)) as app:
+        backtest = client.create_backtest(make_config(client, strategy="slow", params={"seconds": 1.0}))
+        for _ in range(5):
+            app.send_task(TASK, (backtest.backtest_id,))
+        story = list(client.watch_backtest(backtest.backtest_id))
+        app.send_task(TASK, (backtest.backtest_id,))
+        assert list(client.run_backtest(make_config(client)))[-1].state == "SUCCEEDED"
+        assert client.get_backtest(backtest.backtest_id).attempt == story[-1].attempt == 1
+    assert [event.state for event in story].count("SUCCEEDED") == 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import klinecast_test_strategies
 import numpy as np
 import psycopg
 import pytest
@@ -205,3 +207,19 @@ def test_a_leader_that_is_swept_holds_nobody_up(own_suite: Suite, database_url: 
         started = time.monotonic()
         assert list(client.watch_backtest(follower))[-1].state == "SUCCEEDED"
     assert time.monotonic() - started < 20
+
+
+def test_a_parameter_file_that_changed_beside_the_strategy_is_a_difference(client: Client) -> None:
+    config = equal_config(client, strategy="slow", params={"seconds": 0.0})
+    run(client, config)
+    assert run(client, config).reused
+    file = Path(str(klinecast_test_strategies.__file__)).with_name("tuned.json")
+    try:
+        file.write_text('{"fast": 12}')
+        assert not run(client, config).reused
+        file.write_text('{"fast": 13}')
+        assert not run(client, config).reused
+        assert run(client, config).reused
+    finally:
+        file.unlink()
+    assert run(client, config).reused  # as it was at first
