@@ -80,11 +80,14 @@ class Suite:
 
     def start(self, *names: str) -> None:
         """Start services (all by default) and wait until they serve."""
-        for name in names or ORDER:
-            if name == "backtest":
+        wanted = names or ORDER
+        for group in ([name for name in wanted if name != "backtest"], [name for name in wanted if name == "backtest"]):
+            if group == ["backtest"]:
                 self._environment |= {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
-            self._services[name].start(dict(self._environment), pipe_fd=self._pipe[0])
-            self.wait_until_serving(name)
+            for name in group:
+                self._services[name].start(dict(self._environment), pipe_fd=self._pipe[0])
+            for name in group:
+                self.wait_until_serving(name)
 
     def add_worker(self) -> WorkerProcess:
         """Start another process that takes backtests from the broker."""

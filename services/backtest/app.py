@@ -34,6 +34,7 @@ from services.backtest.upkeep import Upkeep
 from services.backtest.vetting import Vetting
 from services.backtest.watching import WatchHub
 from services.runtime.app import Runtime
+from services.runtime.ids import new_id
 from services.runtime.listen import Listener
 from services.runtime.migrations import Migrations
 from services.runtime.tracing import TraceCarrier
@@ -53,7 +54,8 @@ class BacktestApp:
         self._settings = settings
         self._telemetry = BacktestTelemetry(runtime.metrics)
         self._store = PostgresJobStore(runtime.database)
-        self._queue = PostgresQueue(runtime.database)
+        self._origin = new_id()
+        self._queue = PostgresQueue(runtime.database, self._origin)
         self._hub = WatchHub(self._store)
         self._reuser = Reuser(
             queue=self._queue,
@@ -161,15 +163,14 @@ class BacktestApp:
         self._hub.wake(rescued.key.backtest_id)
 
     def _woken(self, payload: str | None) -> None:
-        match payload:
-            case None:
-                self._hub.wake(None)
-                self._dispatcher.wake()
-            case jobs.QUEUE:
-                self._dispatcher.wake()
-                self._reuser.wake()
-            case backtest_id:
-                self._hub.wake(backtest_id)
+        what, _, detail = (payload or "").partition(" ")
+        if payload is None:
+            self._hub.wake(None)
+        elif what != jobs.QUEUE:
+            self._hub.wake(what, int(detail or 0))
+        if payload is None or (what == jobs.QUEUE and detail != self._origin):
+            self._dispatcher.wake()
+            self._reuser.wake()
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 5
 CANCEL_GRACE_S = 0.7
 """How long a worker may take to notice a cancel before it is killed."""
 WAKE_CHANNEL = "klinecast_backtest"
-"""NOTIFY channel; the payload is a backtest id, QUEUE or CANCEL."""
+"""NOTIFY channel; the payload is CANCEL, or QUEUE and who says so, or a backtest id and its last event's number."""
 QUEUE = "queue"
 """There is work to dispatch, or room for it."""
 CANCEL = "cancel"

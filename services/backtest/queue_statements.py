@@ -45,7 +45,7 @@ WITH waiting AS (
   INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
   SELECT tenant_id, backtest_id, 1, create_time, state, 0, jsonb_build_object('queue_position', ahead) FROM made, waiting
 )
-SELECT {JOB_COLUMNS}, request_hash, pg_notify('{WAKE_CHANNEL}', '{QUEUE}') FROM made
+SELECT {JOB_COLUMNS}, request_hash, leader_id IS NOT NULL AS follows, pg_notify('{WAKE_CHANNEL}', '{QUEUE} ' || %(origin)s) FROM made
 """
 
 LOCK = "SELECT pg_advisory_xact_lock(%(kind)s, hashtext(%(subject)s))"
@@ -109,7 +109,7 @@ ON CONFLICT (pool_id) DO UPDATE SET slots = EXCLUDED.slots, lease_until = EXCLUD
 WAKE = f"SELECT pg_notify('{WAKE_CHANNEL}', '{QUEUE}')"
 
 BY_REQUEST_ID = f"""
-SELECT {JOB_COLUMNS}, request_hash FROM backtest.backtests WHERE tenant_id = %(tenant)s AND request_id = %(request_id)s
+SELECT {JOB_COLUMNS}, request_hash, leader_id IS NOT NULL AS follows FROM backtest.backtests WHERE tenant_id = %(tenant)s AND request_id = %(request_id)s
 """
 
 FIND_EQUAL = f"""
@@ -129,7 +129,7 @@ WITH made AS (
   INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
   SELECT tenant_id, backtest_id, 1, create_time, state, 0, {_REUSED_BODY} FROM made
 )
-SELECT {JOB_COLUMNS}, request_hash FROM made
+SELECT {JOB_COLUMNS}, request_hash, leader_id IS NOT NULL AS follows FROM made
 """
 
 FOLLOWERS = f"""
@@ -148,6 +148,8 @@ FINISH_REUSED = transition(
     _REUSED_BODY,
     "state",
 )
+
+ARE_FOLLOWERS = f"SELECT EXISTS (SELECT FROM backtest.backtests WHERE {_FOLLOWING}) AS waiting"
 
 LEAD = f"""
 WITH moved AS (

@@ -28,14 +28,17 @@ _LOOK = (queue_statements.BUSY, queue_statements.SLOTS, queue_statements.CLOCKS,
 class PostgresQueue:
     """QueueStore on the schema `backtest`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, origin: str = "") -> None:
+        """Use a database; origin: who says that there is work when a job is stored."""
         self._database = database
+        self._origin = origin
 
     async def create(
         self, job: NewJob, limits: Limits, max_queued: int, looked_at: Sequence[str] = ()
     ) -> Created | Refused | None:
         """Store a job with its first event, or return the one stored under the same request_id."""
         parameters = _parameters(job) | {
+            "origin": self._origin,
             "klines": job.klines,
             "reuse_key": job.reuse_key,
             "looked_at": list(looked_at),
@@ -82,6 +85,12 @@ class PostgresQueue:
         async with self._database.single() as connection:
             rows = await run(connection, queue_statements.FOLLOWERS, {"limit": limit})
         return [_follower(row) for row in rows]
+
+    async def are_followers(self) -> bool:
+        """Tell whether any job waits for a leader."""
+        async with self._database.single() as connection:
+            [row] = await run(connection, queue_statements.ARE_FOLLOWERS, {})
+        return bool(row["waiting"])
 
     async def finish_reused(self, key: JobKey, result_id: str) -> bool:
         """End a waiting follower with its leader's result; False when it does not wait any more."""
@@ -161,7 +170,7 @@ def _refused(row: DictRow, job: NewJob, limits: Limits, max_queued: int) -> Refu
 
 
 def _created(row: DictRow) -> Created:
-    return Created(job_of(row), bytes(row["request_hash"]))
+    return Created(job_of(row), bytes(row["request_hash"]), row["follows"])
 
 
 def _parameters(job: NewJob) -> dict[str, object]:

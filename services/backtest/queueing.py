@@ -54,6 +54,8 @@ class Created:
     job: Job
     request_hash: bytes
     """Of the request that made the job: another hash means the request_id was used for something else."""
+    follows: bool = False
+    """Whether it waits for an equal one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,9 @@ class QueueStore(Protocol):
 
     async def followers(self, limit: int) -> Sequence[Follower]:
         """Return jobs whose leader has ended."""
+
+    async def are_followers(self) -> bool:
+        """Tell whether any job waits for a leader."""
 
     async def finish_reused(self, key: JobKey, result_id: str) -> bool:
         """End a waiting follower with its leader's result; False when it does not wait any more."""

@@ -32,6 +32,7 @@ class Reuser:
     """Lets a result expire no sooner than so long from now; raises NotFound where it is gone. Blocks."""
     settled: Callable[[JobKey], None]
     """Hears of a follower that took a result."""
+    _came: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def find(self, tenant: str, key: bytes, ttl_s: float | None, looked_at: list[str]) -> str | None:
@@ -42,19 +43,27 @@ class Reuser:
                 return earlier.result_id
         return None
 
+    def expect(self) -> None:
+        """Take care of a follower that was just stored."""
+        self._came.set()
+
     def wake(self) -> None:
-        """Look at the followers soon."""
+        """Look at the followers soon, if there are any: a backtest has ended."""
         self._ended.set()
 
     async def run(self) -> None:
         """Settle followers whose leader has ended, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), POLL_S)
-            self._ended.clear()
+                await asyncio.wait_for(self._came.wait(), 2 * POLL_S)  # those of other services are looked for then
+            self._came.clear()
             try:
-                for follower in await self.queue.followers(_BATCH):
-                    await self._settle(follower)
+                while await self.queue.are_followers():
+                    for follower in await self.queue.followers(_BATCH):
+                        await self._settle(follower)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._ended.wait(), POLL_S)
+                    self._ended.clear()
             except Exception:  # the database is away: the next turn tries again
                 await asyncio.sleep(POLL_S)
 

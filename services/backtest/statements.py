@@ -25,7 +25,7 @@ WITH moved AS (
   INSERT INTO backtest.events (tenant_id, backtest_id, sequence, event_time, state, attempt, body)
   SELECT tenant_id, backtest_id, last_sequence, clock_timestamp(), state, attempt, {body} FROM moved
 ){extra}
-SELECT {returning}, pg_notify('{WAKE_CHANNEL}', backtest_id::text) FROM moved
+SELECT {returning}, pg_notify('{WAKE_CHANNEL}', backtest_id || ' ' || last_sequence) FROM moved
 """
 
 

@@ -63,6 +63,9 @@ class Results(Protocol):
     async def find(self, tenant: str, key: bytes, ttl_s: float | None, looked_at: list[str]) -> str | None:
         """Return the result of an equal backtest, kept for as long as is asked; note what was looked at."""
 
+    def expect(self) -> None:
+        """Take care of a follower that was just stored."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitter:
@@ -137,6 +140,8 @@ class Submitter:
             if isinstance(created, Refused):
                 raise _over_quota(created)
             if created is not None:
+                if created.follows:
+                    self.results.expect()
                 return created  # else an equal one has succeeded meanwhile
 
     def _check_strategy(self, config: BacktestConfig, found: Violations) -> None:

@@ -74,13 +74,14 @@ class WatchHub:
         self._topics: dict[JobKey, _Topic] = {}
         self._by_id: dict[str, JobKey] = {}
 
-    def wake(self, backtest_id: str | None) -> None:
-        """Read the events of a backtest soon; None: of every watched one."""
+    def wake(self, backtest_id: str | None, sequence: int | None = None) -> None:
+        """Read the events of a backtest soon, unless the one of that number is known; None: of every watched one."""
         keys = list(self._topics)
         if backtest_id is not None:
             keys = [self._by_id[backtest_id]] if backtest_id in self._by_id else []
-        for key in keys:
-            self._topics[key].dirty.set()
+        for topic in (self._topics[key] for key in keys):
+            if sequence is None or topic.last < sequence:
+                topic.dirty.set()
 
     async def watch(self, key: JobKey, after: int, *, story: int, quiet_s: float) -> AsyncGenerator[Sequence[Event]]:
         """Yield events after a number up to the terminal one; after quiet_s without any, an empty list.

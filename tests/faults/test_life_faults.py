@@ -35,6 +35,13 @@ def client(own_suite: Suite) -> Iterator[Client]:
 
 
 @pytest.fixture
+def shared(suite: Suite) -> Iterator[Client]:
+    """Return a client of the session's deployment, for what kills nothing but its own worker."""
+    with suite.client() as client:
+        yield client
+
+
+@pytest.fixture
 def sql(database_url: str):
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection.execute
@@ -147,11 +154,11 @@ def test_a6_a_paused_worker_that_wakes_up_changes_nothing(own_celery_suite: Suit
         assert connection.execute("SELECT count(*) FROM results.results").fetchone() == (2,)
 
 
-def test_a11_a_backtest_that_kills_its_workers_ends_and_the_queue_moves_on(client: Client) -> None:
-    deadly = client.create_backtest(make_config(client, strategy="crash", params={"how": "kill"}))
-    others = [client.create_backtest(make_config(client)).backtest_id for _ in range(5)]
-    assert [end_of(client, one).state for one in others] == ["SUCCEEDED"] * 5
-    end = end_of(client, deadly.backtest_id)
+def test_a11_a_backtest_that_kills_its_workers_ends_and_the_queue_moves_on(shared: Client) -> None:
+    deadly = shared.create_backtest(make_config(shared, strategy="crash", params={"how": "kill"}))
+    others = [shared.create_backtest(make_config(shared)).backtest_id for _ in range(5)]
+    assert [end_of(shared, one).state for one in others] == ["SUCCEEDED"] * 5
+    end = end_of(shared, deadly.backtest_id)
     assert (end.state, end.attempt, end.error.reason) == ("FAILED", MAX_ATTEMPTS, "ATTEMPTS_EXHAUSTED")
     assert end.error.detail.count("exit code -9") == MAX_ATTEMPTS
 
@@ -179,12 +186,12 @@ def test_a15_a_cancel_that_races_the_end_has_one_winner(suite: Suite, seed: int)
     assert set(states) == {"CANCELLED", "SUCCEEDED"}
 
 
-def test_a15_what_was_cancelled_has_no_result(client: Client) -> None:
-    backtest_id = start_slow(client)
-    client.cancel_backtest(backtest_id)
-    assert end_of(client, backtest_id).state == "CANCELLED"
+def test_a15_what_was_cancelled_has_no_result(shared: Client) -> None:
+    backtest_id = start_slow(shared)
+    shared.cancel_backtest(backtest_id)
+    assert end_of(shared, backtest_id).state == "CANCELLED"
     with pytest.raises(NotFound):
-        client.get_result(backtest_id)
+        shared.get_result(backtest_id)
 
 
 def test_a16_a_hundred_clients_with_one_request_id_make_one_backtest(suite: Suite) -> None:
@@ -247,13 +254,13 @@ def test_a_cancel_between_the_result_and_the_end(own_suite: Suite, client: Clien
         client.get_result(backtest_id)
 
 
-def test_no_lease_lapses_while_every_core_is_busy(own_suite: Suite, client: Client) -> None:
+def test_no_lease_lapses_while_every_core_is_busy(shared: Client) -> None:
     context = multiprocessing.get_context("spawn")
     burners = [context.Process(target=burn, args=(8.0,), daemon=True) for _ in range(4)]
-    ids = [start_slow(client, 6.0) for _ in range(2)]
+    ids = [start_slow(shared, 6.0) for _ in range(2)]
     for burner in burners:
         burner.start()
-    ends = [end_of(client, one) for one in ids]
+    ends = [end_of(shared, one) for one in ids]
     for burner in burners:
         burner.join(20)
     assert [(end.state, end.attempt) for end in ends] == [("SUCCEEDED", 1)] * 2

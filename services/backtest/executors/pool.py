@@ -129,8 +129,6 @@ class WorkerPool:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        self._hear_now.close()
-        self._keep_now.close()
 
     def _wait_gone(self, timeout_s: float, which: Callable[[_Worker], bool]) -> None:
         with self._changed:
@@ -305,7 +303,7 @@ class WorkerPool:
 
 
 class Bell:
-    """A descriptor that becomes readable when somebody rings."""
+    """A descriptor that becomes readable when somebody rings; open for as long as the process may ring."""
 
     def __init__(self) -> None:
         self.fd, self._ring = os.pipe()
@@ -313,15 +311,9 @@ class Bell:
         os.set_blocking(self._ring, False)
 
     def ring(self) -> None:
-        with suppress(OSError):  # full: it rings already; closed: nobody hears any more
+        with suppress(BlockingIOError):  # full: it rings already
             os.write(self._ring, b"!")
 
     def quiet(self) -> None:
         with suppress(BlockingIOError):
             os.read(self.fd, 4096)
-
-    def close(self) -> None:
-        for fd in (self.fd, self._ring):
-            if fd >= 0:
-                os.close(fd)
-        self.fd = self._ring = -1
