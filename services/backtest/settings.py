@@ -6,7 +6,7 @@ import importlib.util
 import os
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from services.backtest.sharing import Limits
 from services.runtime.config import ProcessSettings, RuntimeSettings, Section
@@ -14,6 +14,8 @@ from services.runtime.config import ProcessSettings, RuntimeSettings, Section
 
 class TenantSettings(Section):
     """What a tenant may take; a number that is not set is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: float = Field(default=1.0, gt=0)
     """Its share, beside that of other tenants whose backtests of the same priority wait."""

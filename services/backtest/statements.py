@@ -177,6 +177,7 @@ SELECT tenant_id, backtest_id::text AS backtest_id, fence FROM backtest.unwanted
 FORGET_UNWANTED = f"DELETE FROM backtest.unwanted_results WHERE {ROW}"
 
 SWEEP = """
+WITH spent AS (DELETE FROM backtest.usage WHERE day < (clock_timestamp() AT TIME ZONE 'UTC')::date - 7)
 DELETE FROM backtest.backtests AS job USING (
   SELECT tenant_id, backtest_id FROM backtest.backtests
   WHERE end_time < clock_timestamp() - make_interval(secs => %(keep_s)s) ORDER BY end_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
