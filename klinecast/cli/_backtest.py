@@ -12,7 +12,7 @@ import typer
 
 from klinecast.cli._document import run_document
 from klinecast.cli._follow import follow
-from klinecast.cli._report import with_profit, write_report
+from klinecast.cli._report import write_report
 from klinecast.cli._session import (
     IntervalOption,
     JsonOption,
@@ -31,6 +31,7 @@ from klinecast.cli._session import (
     usage_error,
 )
 from klinecast.client import Backtest, BacktestConfig, BacktestEvent, Client, Interval, SeriesResult
+from klinecast.report import with_profit
 from klinecast.types import Account, ExecutionModel
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

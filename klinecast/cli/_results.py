@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from klinecast.cli._report import EXIT_REASONS, write_report
+from klinecast.cli._report import write_report
 from klinecast.cli._session import JsonOption, Session, columns_as_rows, format_time, print_json, print_rows
 from klinecast.client import Client, Result
 from klinecast.columns import Column
+from klinecast.report import EXIT_REASONS
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 _TRADES = ("entry_time_ms", "exit_time_ms", "side", "quantity", "entry_price", "exit_price", "profit", "fees")

@@ -1,162 +1,150 @@
-"""Fills the template: everything dynamic is escaped, and everything the page needs is inside it."""
+"""The report of one result. Everything dynamic is escaped; its size is bounded, however long the backtest was."""
 
 from __future__ import annotations
 
-import datetime as dt
 import html
-import json
-from collections.abc import Mapping
-from importlib.resources import files
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klinecast.report.data import ReportData
-from klinecast.report.series import compute_drawdown, compute_monthly_returns, pick_points
-
-_TILES = (
-    ("total_return", "Total return", "percent"),
-    ("buy_and_hold_return", "Buy and hold", "percent"),
-    ("cagr", "CAGR", "percent"),
-    ("max_drawdown", "Max drawdown", "percent"),
-    ("sharpe", "Sharpe", "number"),
-    ("trade_count", "Closed trades", "count"),
-    ("win_rate", "Win rate", "share"),
-    ("profit_factor", "Profit factor", "number"),
+from klinecast.report.honesty import honesty_box, honesty_warnings
+from klinecast.report.labels import Kind, day, number
+from klinecast.report.page import chart_box, fact_columns, fill_page, plain, scrolled, section
+from klinecast.report.series import (
+    Histogram,
+    compute_drawdown,
+    compute_histogram,
+    compute_trade_returns,
+    pick_for_all,
+    pick_points,
 )
+from klinecast.report.tables import months_table, series_table, statistics_tables, tiles
+
+MAX_TRADES = 2_000
+"""In the table, the CSV and the chart."""
+
 _TRADES = ("entry_time_ms", "exit_time_ms", "side", "quantity", "entry_price", "exit_price", "profit", "fees")
 _TEXTS = ("exit_reason", "series")
-_EACH = (
-    ("profit", "Profit", "money"),
-    ("total_return", "Total return", "percent"),
-    ("buy_and_hold_return", "Buy and hold", "percent"),
-    ("max_drawdown", "Max drawdown", "percent"),
-    ("trade_count", "Closed trades", "count"),
-    ("win_rate", "Win rate", "share"),
-    ("total_fees", "Fees", "money"),
+_ZOOM = "Drag to zoom in, double-click to zoom out."
+_MARKERS = (
+    '<span class="key"><span><i class="up">▲</i> long entry</span><span><i class="down">▼</i> short entry</span>'
+    '<span><i class="up">●</i> exit with a profit</span><span><i class="down">✕</i> exit with a loss</span></span>'
 )
-_DASH = "–"
 
 
 def render_report(data: ReportData) -> str:
-    """Return the report as one HTML document."""
-    parts = {
-        "title": html.escape(f"{data.strategy} on {data.series}"),
-        "subtitle": html.escape(f"{_day(data.start_ms)} to {_day(data.end_ms)} UTC · backtest {data.backtest_id}"),
-        "tiles": "".join(_tile(data, *tile) for tile in _TILES),
-        "each": _each_series(data),
-        "months": _months(data),
-        "statistics": _rows({name: f"{value:,.6g}" for name, value in sorted(data.statistics.items())}),
-        "setup": _rows({"strategy_version": data.strategy_version, **data.params, **data.execution}),
-        "honesty": _rows(data.honesty),
-        "data": _script_json(_chart_data(data)),
-        "style": _asset("vendor/uplot/uPlot.min.css") + _asset("report.css"),
-        "script": _asset("vendor/uplot/uPlot.iife.min.js") + "\n" + _asset("report.js"),
-    }
-    page = _asset("template.html")
-    for name, text in parts.items():
-        page = page.replace(f"<!--{name}-->", text, 1)
-    return page
+    """Return the report as one HTML document that fetches nothing."""
+    spread = compute_histogram(compute_trade_returns(data.trades))
+    return fill_page(
+        title=f"{data.strategy} on {_series(data)}",
+        subtitle=f"{day(data.start_ms)} to {day(data.end_ms)} UTC · backtest {data.backtest_id}",
+        body="".join((tiles(data), _call(data), *_charts(data, spread), *_tables(data))),
+        data=_chart_data(data, spread),
+        script="report.js",
+    )
 
 
-def _chart_data(data: ReportData) -> dict[str, Any]:
-    points = np.union1d(pick_points(data.equity, 1000), pick_points(data.close, 1000)).astype(np.int64)
+def _charts(data: ReportData, spread: Histogram) -> list[str]:
+    shares = "an equal share of each series" if data.each_series else "the start money"
+    held = f"Buy and hold is {shares}, bought at the first close, without costs."
+    sections = [
+        section("equity", "Equity against buy and hold", chart_box("equity", _described(data)), f"{held} {_ZOOM}"),
+        section("drawdown", "Drawdown", chart_box("drawdown", _described_drawdown(data), "low")),
+    ]
+    if data.each_series:  # prices of several series share no axis
+        sections.append(section("each", "Each series", series_table(data)))
+    else:
+        price = chart_box("price", "Price with entries and exits; the table of trades lists them")
+        sections.append(section("price", "Price, entries and exits", price, _MARKERS + _shown(data, "marked")))
+    sections.append(section("months", "Monthly returns", months_table(data)))
+    bars = chart_box("spread", _described_spread(spread), "low")
+    return [*sections, section("spread", "Returns of closed trades", bars, _noted(spread))]
+
+
+def _tables(data: ReportData) -> list[str]:
+    button = '<button id="csv" type="button">Download CSV</button>'
+    table = scrolled('<table id="trades"><thead><tr></tr></thead><tbody></tbody></table>', "Trades", "tall")
+    setup = {"strategy": data.strategy, "strategy version": data.strategy_version}
+    return [
+        section("trades", "Trades", table, f"<span>{_shown(data, 'listed')}</span>{button}"),
+        section("honesty", "What flatters the result", honesty_box(data)),
+        section("statistics", "Statistics", statistics_tables(data.statistics)),
+        section("params", "Strategy and params", fact_columns({**setup, **data.params})),
+        section("execution", "Execution model", fact_columns(data.execution)),
+    ]
+
+
+def _call(data: ReportData) -> str:
+    """Return the line at the top that leads to the warnings, empty where there are none."""
+    count = len(honesty_warnings(data))
+    if not count:
+        return ""
+    said = "1 thing flatters this result" if count == 1 else f"{count} things flatter this result"
+    return f'<p class="call"><a href="#s-honesty">{said}, or could. Read this before you trust it.</a></p>'
+
+
+def _chart_data(data: ReportData, spread: Histogram) -> dict[str, object]:
     held = data.initial_cash * data.close / data.close[0] if len(data.close) else data.close
     drawdown = compute_drawdown(data.equity, data.initial_cash)
+    points = pick_for_all([data.equity, held])
+    rows = _first(data)
     return {
-        "time": (data.open_time_ms[points] // 1000).tolist(),
-        "equity": _rounded(data.equity[points]),
-        "held": _rounded(held[points]),
-        "drawdown": _rounded(drawdown[points]),
-        "close": _rounded(data.close[points]),
-        "trades": [_plain(data.trades[name]) for name in _TRADES]
-        + [data.trades[name].astype(str).tolist() for name in _TEXTS if name in data.trades],
-        "several": bool(data.each_series),
+        "id": data.backtest_id,
+        "equity": [_seconds(data, points), plain(data.equity[points]), plain(held[points])],
+        "drawdown": _curve(data, drawdown),
+        "price": None if data.each_series else _curve(data, data.close),
+        "spread": [plain(100 * spread.centers), spread.counts.tolist(), 100 * spread.width],
+        "trades": [plain(data.trades[name][rows]) for name in (*_TRADES, *_TEXTS) if name in data.trades],
     }
 
 
-def _tile(data: ReportData, name: str, label: str, kind: str) -> str:
-    text = _number(data.statistics.get(name), kind)
-    return f'<div class="tile"><dt>{html.escape(label)}</dt><dd>{text}</dd></div>'
+def _first(data: ReportData) -> NDArray[np.int64]:
+    """Return the rows of the first trades by entry; the order of the columns is by exit, series after series."""
+    return np.argsort(data.trades["entry_time_ms"], kind="stable")[:MAX_TRADES]
 
 
-def _number(value: float | None, kind: str) -> str:
-    if value is None:
-        return _DASH
-    return {
-        "percent": f"{value:+.2%}",
-        "share": f"{value:.2%}",
-        "number": f"{value:,.2f}",
-        "money": f"{value:,.2f}",
-        "count": f"{value:,.0f}",
-    }[kind]
+def _curve(data: ReportData, values: NDArray[np.float64]) -> list[list[object]]:
+    points = pick_points(values)
+    return [_seconds(data, points), plain(values[points])]
 
 
-def _each_series(data: ReportData) -> str:
-    """Return the section that lists the series, empty where there is one."""
-    if not data.each_series:
-        return ""
-    heads = "".join(f'<th scope="col">{label}</th>' for label in ("Series", *(label for _, label, _ in _EACH)))
-    rows = []
-    for series, statistics in data.each_series.items():
-        cells = "".join(f"<td>{_number(statistics.get(name), kind)}</td>" for name, _, kind in _EACH)
-        rows.append(f'<tr><th scope="row">{html.escape(series)}</th>{cells}</tr>')
+def _seconds(data: ReportData, points: NDArray[np.int64]) -> list[object]:
+    return plain(data.open_time_ms[points] // 1000)
+
+
+def _shown(data: ReportData, verb: str) -> str:
+    count = len(data.trades["profit"])
+    if count <= MAX_TRADES:
+        return f"<span>All {count:,} trades are {verb}, open ones included.</span>" if count else ""
     return (
-        '<section aria-labelledby="h-each"><h2 id="h-each">Each series</h2><div class="scroll" tabindex="0">'
-        f'<table class="months"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'
+        f"<span><b>{MAX_TRADES:,} of {count:,} trades, the first ones by entry, are {verb}.</b> "
+        "Statistics and the distribution count all.</span>"
     )
 
 
-def _months(data: ReportData) -> str:
-    returns = compute_monthly_returns(data.open_time_ms, data.equity, data.initial_cash)
-    years = sorted({name[:4] for name in returns})
-    lines = []
-    for year in years:
-        cells = [_month_cell(returns.get(f"{year}-{month:02d}")) for month in range(1, 13)]
-        lines.append(f'<tr><th scope="row">{year}</th>{"".join(cells)}</tr>')
-    return "".join(lines)
+def _noted(spread: Histogram) -> str:
+    note = "Profit, net of fees, as a share of what the entry cost, of all closed trades."
+    beyond = f" {spread.beyond:,} beyond the edges are counted in the outermost bars." if spread.beyond else ""
+    return html.escape(note + beyond) if spread.counts.sum() else ""
 
 
-def _month_cell(value: float | None) -> str:
-    if value is None:
-        return f"<td>{_DASH}</td>"
-    strength = min(abs(value) / 0.15, 1.0)
-    return f'<td class="{"gain" if value >= 0 else "loss"}" style="--strength:{strength:.2f}">{value:+.1%}</td>'
+def _described(data: ReportData) -> str:
+    if not len(data.equity):
+        return "Equity was not kept"
+    low, high = (number(float(one), Kind.MONEY) for one in (data.equity.min(), data.equity.max()))
+    first, last = number(data.initial_cash, Kind.MONEY), number(data.final_equity, Kind.MONEY)
+    return f"Equity over time, from {first} to {last}, between {low} and {high}; buy and hold beside it"
 
 
-def _rows(values: Mapping[str, object]) -> str:
-    return "".join(
-        f'<tr><th scope="row">{html.escape(name.replace("_", " "))}</th><td>{html.escape(_text(value))}</td></tr>'
-        for name, value in values.items()
-    )
+def _described_drawdown(data: ReportData) -> str:
+    return f"Drawdown over time, at worst {number(data.statistics.get('max_drawdown'), Kind.PERCENT)}"
 
 
-def _text(value: object) -> str:
-    if value is None or value == "":
-        return _DASH
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
-    return str(value)
+def _described_spread(spread: Histogram) -> str:
+    won = int(spread.counts[spread.centers > 0].sum())
+    return f"Distribution of the returns of {int(spread.counts.sum()):,} closed trades, {won:,} of them above 0"
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float | None]:
-    return [float(f"{value:.7g}") if np.isfinite(value) else None for value in values.tolist()]
-
-
-def _plain(values: NDArray[Any]) -> list[Any]:
-    return _rounded(values) if values.dtype.kind == "f" else values.tolist()
-
-
-def _script_json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _asset(name: str) -> str:
-    return files("klinecast.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _day(time_ms: int) -> str:
-    return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).strftime("%Y-%m-%d")
+def _series(data: ReportData) -> str:
+    return f"{len(data.each_series)} series" if len(data.each_series) > 1 else data.series

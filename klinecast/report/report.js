@@ -1,78 +1,116 @@
+// The report of one result: its charts, and the trades to sort and to take along.
 (() => {
   "use strict";
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const root = document.documentElement;
-  document.getElementById("title").textContent = document.title;
-  const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const money = (v) => (v == null ? "–" : v.toLocaleString("en-US", { maximumFractionDigits: 2 }));
-  const percent = (v) => (v == null ? "–" : (100 * v).toFixed(2) + " %");
-  const charts = [];
+  const { data, color, tone, minus, money, price, percent, short, shortPercent, chart } = page;
+  const [ENTRY, EXIT, SIDE, QUANTITY, PAID, GOT, PROFIT, FEES, REASON, SERIES] = data.trades.keys();
+  const NAMES = ["Entry (UTC)", "Exit (UTC)", "Side", "Quantity", "Entry price", "Exit price", "Profit", "Fees", "Exit by", "Series"];
+  const COLUMNS = ["entry_time", "exit_time", "side", "quantity", "entry_price", "exit_price", "profit", "fees", "exit_reason", "series"];
+  const rows = data.trades[ENTRY].map((_, i) => data.trades.map((column) => column[i]));
+
+  function triangle(ctx, x, y, r, up) {
+    ctx.beginPath(); ctx.moveTo(x - r, y + (up ? r : -r)); ctx.lineTo(x + r, y + (up ? r : -r)); ctx.lineTo(x, y + (up ? -r : r)); ctx.closePath(); ctx.fill(); ctx.stroke();
+  }
 
   function markers(plot) {
-    const [entries, exits] = [data.trades[0], data.trades[1]];
-    const draw = (time, price, up) => {
-      if (time < 0) return;
-      const x = plot.valToPos(time / 1000, "x", true), y = plot.valToPos(price, "y", true), r = 4 * devicePixelRatio;
-      if (!(x >= plot.bbox.left && x <= plot.bbox.left + plot.bbox.width)) return;
-      plot.ctx.fillStyle = `rgb(${color(up ? "--gain" : "--loss")})`;
-      plot.ctx.beginPath();
-      plot.ctx.moveTo(x - r, y + (up ? r : -r)); plot.ctx.lineTo(x + r, y + (up ? r : -r)); plot.ctx.lineTo(x, y + (up ? -r : r));
-      plot.ctx.fill();
+    const { ctx, bbox } = plot, r = 4.5 * devicePixelRatio, gain = tone("--gain"), loss = tone("--loss");
+    const place = (time, value, mark) => {
+      const x = plot.valToPos(time / 1000, "x", true), y = plot.valToPos(value, "y", true);
+      if (time >= 0 && x >= bbox.left && x <= bbox.left + bbox.width) mark(x, y);
     };
-    entries.forEach((time, i) => draw(time, data.trades[4][i], data.trades[2][i] > 0));
-    exits.forEach((time, i) => draw(time, data.trades[5][i], data.trades[2][i] < 0));
+    ctx.save(); ctx.beginPath(); ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height); ctx.clip();
+    for (const row of rows) {
+      place(row[ENTRY], row[PAID], (x, y) => {
+        ctx.lineWidth = devicePixelRatio; ctx.strokeStyle = color("--card"); ctx.fillStyle = row[SIDE] > 0 ? gain : loss;
+        triangle(ctx, x, y, r, row[SIDE] > 0);
+      });
+      place(row[EXIT], row[GOT], (x, y) => {
+        ctx.beginPath();
+        if (row[PROFIT] >= 0) { ctx.fillStyle = gain; ctx.arc(x, y, 0.75 * r, 0, 7); ctx.fill(); return; }
+        const d = 0.7 * r;
+        ctx.lineWidth = 2 * devicePixelRatio; ctx.strokeStyle = loss;
+        ctx.moveTo(x - d, y - d); ctx.lineTo(x + d, y + d); ctx.moveTo(x - d, y + d); ctx.lineTo(x + d, y - d); ctx.stroke();
+      });
+    }
+    ctx.restore();
   }
 
-  function chart(id, columns, lines, format, hooks) {
-    const box = document.getElementById(id);
-    if (!data.time.length) { box.textContent = "Equity was not kept."; return; }
-    const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
-    const value = (_, v) => format(v);
-    const options = {
-      width: box.clientWidth, height: box.clientHeight - 36, hooks, tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "UTC"),
-      axes: [axis, { ...axis, size: 72, values: (_, ticks) => ticks.map(format) }],
-      series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...lines.map(([label, stroke, fill]) => ({ label, stroke: color(stroke), fill, width: 1.5, value }))],
-    };
-    box.replaceChildren();
-    charts.push([box, new uPlot(options, [data.time, ...columns], box)]);
-  }
+  chart("equity", data.equity, () => [{ label: "equity", stroke: color("--c0"), width: 2 }, { label: "buy and hold", stroke: color("--soft"), dash: [5, 4] }], money, short);
+  const below = { scales: { y: { range: (_, low) => [Math.min(low, -0.01) * 1.08, 0] } } };
+  chart("drawdown", data.drawdown, () => [{ label: "drawdown", stroke: tone("--loss"), fill: tone("--loss", 0.22), fillTo: 0 }], percent, shortPercent, below);
+  if (data.price) chart("price", data.price, () => [{ label: "close", stroke: color("--soft"), width: 1.25 }], price, short, { hooks: { draw: [markers] } });
 
-  function drawAll() {
-    charts.splice(0).forEach(([, plot]) => plot.destroy());
-    chart("equity", [data.equity, data.held], [["equity", "--a"], ["buy and hold", "--b"]], money);
-    chart("drawdown", [data.drawdown], [["drawdown", "--a", `rgb(${color("--loss")} / 0.25)`]], percent);
-    if (!data.several) chart("price", [data.close], [["close", "--b"]], money, { draw: [markers] });
-  }
+  const [centers, counts, width] = data.spread, most = Math.max(1, ...counts);
+  const bars = uPlot.paths.bars({ size: [0.86, 80] });
+  const only = (sign) => counts.map((count, i) => (centers[i] * sign > 0 ? count : null));
+  const digits = Math.max(0, Math.min(4, -Math.floor(Math.log10(width || 1))));
+  const edge = (v) => minus(v.toFixed(digits));
+  const range = (_, v) => (v == null ? "–" : `${edge(v - width / 2)} to ${edge(v + width / 2)} %`);
+  chart("spread", [centers, only(-1), only(1)],
+    () => [["losing trades", "--loss"], ["winning trades", "--gain"]].map(([label, name]) => ({ label, stroke: tone(name), fill: tone(name, 0.55), width: 1, paths: bars })),
+    (v) => (v == null ? "–" : String(v)), (v) => (Number.isInteger(v) ? short(v) : ""),
+    {
+      scales: { x: { time: false, range: [centers[0] - width / 2, centers[centers.length - 1] + width / 2] }, y: { range: [0, most * 1.06] } },
+      x: { values: (_, ticks) => ticks.map((v) => `${minus(String(+v.toPrecision(6)))} %`) }, first: { label: "return", value: range }, cursor: { points: { show: false }, drag: { x: false } },
+    }, "No trade was closed.");
 
-  const names = ["Entry (UTC)", "Exit (UTC)", "Side", "Quantity", "Entry price", "Exit price", "Profit", "Fees", "Reason", ...(data.several ? ["Series"] : [])];
   const time = (ms) => (ms < 0 ? "open" : new Date(ms).toISOString().slice(0, 16).replace("T", " "));
-  const show = [time, time, (v) => (v > 0 ? "long" : "short"), (v) => v.toPrecision(6), money, money, money, money, (v) => v, (v) => v];
-  const rows = data.trades[0].map((_, i) => data.trades.map((column) => column[i]));
-  let sorted = { column: 0, up: true };
-  function fillTrades() {
-    const body = document.querySelector("#trades tbody"), { column, up } = sorted;
-    rows.sort((a, b) => (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : 0) * (up ? 1 : -1));
-    body.replaceChildren(...rows.map((row) => {
-      const line = document.createElement("tr");
-      row.forEach((value, i) => { const cell = document.createElement("td"); cell.textContent = show[i](value); if (i === 6) cell.className = value >= 0 ? "gain" : "loss"; line.append(cell); });
-      return line;
-    }));
+  const side = (v) => (v > 0 ? "long" : "short"), plain = (v) => v;
+  const show = [time, time, side, (v) => (v == null ? "–" : v.toLocaleString("en-US", { maximumSignificantDigits: 6 })), price, price, money, money, plain, plain];
+  const words = new Set([ENTRY, EXIT, SIDE, REASON, SERIES]);
+  const last = (v) => (v === -1 ? Infinity : v);  // a trade still open ends after all others
+  let sorted = { column: ENTRY, up: true };
+  const order = (column) => (a, b) => {
+    const [x, y] = column === EXIT ? [last(a[column]), last(b[column])] : [a[column], b[column]];
+    return x < y ? -1 : x > y ? 1 : 0;
+  };
+
+  function line(row) {
+    const made = document.createElement("tr");
+    row.forEach((value, i) => {
+      const cell = document.createElement("td");
+      cell.textContent = show[i](value);
+      if (words.has(i)) cell.className = "words";
+      if (i === PROFIT) cell.className = value >= 0 ? "up" : "down";
+      made.append(cell);
+    });
+    return made;
+  }
+
+  function fill() {
+    const { column, up } = sorted, compare = order(column);
+    const lines = [...rows].sort((a, b) => (up ? compare(a, b) : compare(b, a))).map(line);
+    document.querySelector("#trades tbody").replaceChildren(...lines);
     document.querySelectorAll("#trades thead th").forEach((head, i) => head.setAttribute("aria-sort", i !== column ? "none" : up ? "ascending" : "descending"));
   }
-  names.forEach((name, i) => {
+
+  data.trades.forEach((_, i) => {
     const head = document.createElement("th"), button = document.createElement("button");
-    head.scope = "col"; button.type = "button"; button.textContent = name;
-    button.addEventListener("click", () => { sorted = { column: i, up: sorted.column === i ? !sorted.up : true }; fillTrades(); });
-    head.append(button); document.querySelector("#trades thead tr").append(head);
+    head.scope = "col"; button.type = "button"; button.textContent = NAMES[i];
+    if (words.has(i)) head.className = "words";
+    button.addEventListener("click", () => { sorted = { column: i, up: sorted.column === i ? !sorted.up : true }; fill(); });
+    head.append(button);
+    document.querySelector("#trades thead tr").append(head);
   });
 
-  if (data.several) document.getElementById("prices").remove();  // prices of several series share no axis
-  if (location.hash === "#dark" || location.hash === "#light") root.dataset.theme = location.hash.slice(1);
-  document.getElementById("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark"; drawAll();
+  const exact = [...Array(2).fill((ms) => (ms < 0 ? "" : new Date(ms).toISOString())), side];
+  // A text that starts like a formula is one to a spreadsheet.
+  const quoted = (text) => `"${(/^[=+@\t\r-]/.test(text) ? "'" : "") + text.replaceAll('"', '""')}"`;
+  const field = (value, i) => (value == null ? "" : i in exact ? exact[i](value) : typeof value === "string" ? quoted(value) : String(value));
+  function csv() {
+    return [COLUMNS.slice(0, data.trades.length), ...rows.map((row) => row.map(field))].map((one) => one.join(",") + "\r\n").join("");
+  }
+  const download = document.getElementById("csv");
+  download.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    link.download = `trades-${data.id.replace(/[^\w-]/g, "")}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  let timer; addEventListener("resize", () => { clearTimeout(timer); timer = setTimeout(drawAll, 150); });
-  drawAll(); fillTrades();
+
+  if (!rows.length) {
+    download.hidden = true;
+    document.querySelector("#trades").replaceWith(Object.assign(document.createElement("p"), { className: "empty", textContent: "No trade was made." }));
+  } else fill();
+  page.start();
 })();
