@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def _average(values: Column, window: int) -> Column:
     return np.append(np.zeros(window - 1), (sums[window:] - sums[:-window]) / window)
 
 
-def _columns(trades: list[tuple[float, ...]], open_time_ms: Column) -> dict[str, Column]:
+def _columns(trades: Sequence[tuple[float, ...]], open_time_ms: Column) -> dict[str, Column]:
     names = ("entry", "exit", "side", "quantity", "entry_price", "exit_price", "profit", "fees")
     columns = dict(zip(names, np.array(trades).T, strict=True))
     entry, exit_ = (columns.pop(name).astype(np.int64) for name in ("entry", "exit"))

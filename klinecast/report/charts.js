@@ -38,7 +38,7 @@ const page = (() => {
       const options = {
         width: printed ? Math.min(box.clientWidth, 660) : box.clientWidth, height: parseInt(getComputedStyle(box).getPropertyValue("--height"), 10),
         tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "UTC"), hooks: more.hooks || {}, cursor: { points: { size: 7 }, ...more.cursor },
-        scales: more.scales || {}, legend: { markers: { width: 0, fill: (plot, i) => plot.series[i]._stroke || plot.series[i].stroke(plot, i) } }, padding: [10, 12, 0, 0],
+        scales: more.scales || {}, legend: { markers: { width: 0, fill: (plot, i) => plot.series[i]._stroke || plot.series[i].stroke(plot, i) } }, padding: [10, more.right || 12, 0, 0],
         axes: [{ ...axis, space: 60, values: days, ...more.x }, { ...axis, size: labelWidth, values: (_, ticks) => ticks.map(tick), ...more.y }],
         series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}", label: "time", ...more.first }, ...series().map((one) => ({ width: 1.5, spanGaps: true, points: { show: false }, value: (_, v) => format(v), ...one }))],
       };

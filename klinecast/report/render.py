@@ -47,16 +47,17 @@ def render_report(data: ReportData) -> str:
 
 def _charts(data: ReportData, spread: Histogram) -> list[str]:
     shares = "an equal share of each series" if data.each_series else "the start money"
-    held = f"Buy and hold is {shares}, bought at the first close, without costs."
+    held = f"Buy and hold is {shares}, bought at the first close, without costs. {_ZOOM}" if len(data.equity) else ""
     sections = [
-        section("equity", "Equity against buy and hold", chart_box("equity", _described(data)), f"{held} {_ZOOM}"),
+        section("equity", "Equity against buy and hold", chart_box("equity", _described(data)), held),
         section("drawdown", "Drawdown", chart_box("drawdown", _described_drawdown(data), "low")),
     ]
     if data.each_series:  # prices of several series share no axis
         sections.append(section("each", "Each series", series_table(data)))
     else:
         price = chart_box("price", "Price with entries and exits; the table of trades lists them")
-        sections.append(section("price", "Price, entries and exits", price, _MARKERS + _shown(data, "marked")))
+        marked = _MARKERS + _shown(data, "marked") if len(data.close) else ""
+        sections.append(section("price", "Price, entries and exits", price, marked))
     sections.append(section("months", "Monthly returns", months_table(data)))
     bars = chart_box("spread", _described_spread(spread), "low")
     return [*sections, section("spread", "Returns of closed trades", bars, _noted(spread))]
@@ -67,7 +68,7 @@ def _tables(data: ReportData) -> list[str]:
     table = scrolled('<table id="trades"><thead><tr></tr></thead><tbody></tbody></table>', "Trades", "tall")
     setup = {"strategy": data.strategy, "strategy version": data.strategy_version}
     return [
-        section("trades", "Trades", table, f"<span>{_shown(data, 'listed')}</span>{button}"),
+        section("trades", "Trades", table, f"<span>{_shown(data, 'listed and in the CSV')}</span>{button}"),
         section("honesty", "What flatters the result", honesty_box(data)),
         section("statistics", "Statistics", statistics_tables(data.statistics)),
         section("params", "Strategy and params", fact_columns({**setup, **data.params})),

@@ -50,7 +50,7 @@
     (v) => (v == null ? "–" : String(v)), (v) => (Number.isInteger(v) ? short(v) : ""),
     {
       scales: { x: { time: false, range: [centers[0] - width / 2, centers[centers.length - 1] + width / 2] }, y: { range: [0, most * 1.06] } },
-      x: { values: (_, ticks) => ticks.map((v) => `${minus(String(+v.toPrecision(6)))} %`) }, first: { label: "return", value: range }, cursor: { points: { show: false }, drag: { x: false } },
+      right: 26, x: { size: 34, values: (_, ticks) => ticks.map((v) => `${minus(String(+v.toPrecision(6)))} %`) }, first: { label: "return", value: range }, cursor: { points: { show: false }, drag: { x: false } },
     }, "No trade was closed.");
 
   const time = (ms) => (ms < 0 ? "open" : new Date(ms).toISOString().slice(0, 16).replace("T", " "));
