@@ -8,9 +8,9 @@ const page = (() => {
   const minus = (text) => text.replace("-", "−");
   const money = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })));
   const price = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", { maximumSignificantDigits: 7 })));
-  const percent = (v) => (v == null ? "–" : minus((100 * v).toFixed(2)) + " %");
+  const percent = (v) => (v == null ? "–" : minus((100 * v).toFixed(2)) + "%");
   const short = (v) => minus(v.toLocaleString("en-US", { maximumSignificantDigits: 6 }));
-  const shortPercent = (v) => minus(String(+(100 * v).toPrecision(6))) + " %";
+  const shortPercent = (v) => minus(String(+(100 * v).toPrecision(6))) + "%";
   const makers = [], drawn = [];
 
   const days = [

@@ -41,16 +41,16 @@
 
   const [centers, counts, width] = data.spread, most = Math.max(1, ...counts);
   const bars = uPlot.paths.bars({ size: [0.86, 80] });
-  const only = (sign) => counts.map((count, i) => (centers[i] * sign > 0 ? count : null));
+  const only = (sign) => counts.map((count, i) => (count && centers[i] * sign > 0 ? count : null));
   const digits = Math.max(0, Math.min(4, -Math.floor(Math.log10(width || 1))));
   const edge = (v) => minus(v.toFixed(digits));
-  const range = (_, v) => (v == null ? "–" : `${edge(v - width / 2)} to ${edge(v + width / 2)} %`);
+  const range = (_, v) => (v == null ? "–" : `${edge(v - width / 2)} to ${edge(v + width / 2)}%`);
   chart("spread", [centers, only(-1), only(1)],
     () => [["losing trades", "--loss"], ["winning trades", "--gain"]].map(([label, name]) => ({ label, stroke: tone(name), fill: tone(name, 0.55), width: 1, paths: bars })),
     (v) => (v == null ? "–" : String(v)), (v) => (Number.isInteger(v) ? short(v) : ""),
     {
       scales: { x: { time: false, range: [centers[0] - width / 2, centers[centers.length - 1] + width / 2] }, y: { range: [0, most * 1.06] } },
-      right: 26, x: { size: 34, values: (_, ticks) => ticks.map((v) => `${minus(String(+v.toPrecision(6)))} %`) }, first: { label: "return", value: range }, cursor: { points: { show: false }, drag: { x: false } },
+      right: 26, x: { size: 34, values: (_, ticks) => ticks.map((v) => `${minus(String(+v.toPrecision(6)))}%`) }, first: { label: "return", value: range }, cursor: { points: { show: false }, drag: { x: false } },
     }, "No trade was closed.");
 
   const time = (ms) => (ms < 0 ? "open" : new Date(ms).toISOString().slice(0, 16).replace("T", " "));
