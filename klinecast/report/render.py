@@ -28,7 +28,8 @@ _TRADES = ("entry_time_ms", "exit_time_ms", "side", "quantity", "entry_price", "
 _TEXTS = ("exit_reason", "series")
 _ZOOM = "Drag to zoom in, double-click to zoom out."
 _MARKERS = (
-    '<span class="key"><span><i class="up">▲</i> long entry</span><span><i class="down">▼</i> short entry</span>'
+    '<span class="key"><span><i class="up">▲</i> long entry, below its price</span>'
+    '<span><i class="down">▼</i> short entry, above it</span>'
     '<span><i class="up">●</i> exit with a profit</span><span><i class="down">✕</i> exit with a loss</span></span>'
 )
 

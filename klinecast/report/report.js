@@ -21,7 +21,8 @@
     for (const row of rows) {
       place(row[ENTRY], row[PAID], (x, y) => {
         ctx.lineWidth = devicePixelRatio; ctx.strokeStyle = color("--card"); ctx.fillStyle = row[SIDE] > 0 ? gain : loss;
-        triangle(ctx, x, y, r, row[SIDE] > 0);
+        // Beside the price: a reversal exits and enters in one place.
+        triangle(ctx, x, y + (row[SIDE] > 0 ? 2 : -2) * r, r, row[SIDE] > 0);
       });
       place(row[EXIT], row[GOT], (x, y) => {
         ctx.beginPath();
