@@ -174,6 +174,8 @@ class Backtest:
     klines_total: int
     timings_s: Mapping[str, float]
     result_id: str | None
+    result_expired: bool | None
+    """Whether it has gone since; None until SUCCEEDED, and while the results service is away."""
     reused: bool
     error: BacktestError | None
     create_time_ms: int
@@ -288,6 +290,8 @@ class Result:
     """None while pinned."""
     pinned: bool
     stored_bytes: int
+    last_read_time_ms: int
+    """Exact to a minute."""
 
 
 class FindingKind(StrEnum):

@@ -59,7 +59,7 @@ def make_trades(rows: int, *, seed: int = 7, series: int = 1) -> dict[str, Colum
         "exit_price": price + profit,
         "profit": profit,
         "fees": np.full(rows, 1.5),
-        "exit_reason": random.integers(2, 8, rows),
+        "exit_reason": random.integers(1, 7, rows),
         "series": random.integers(0, series, rows),
     }
 
@@ -149,4 +149,4 @@ def _columns(trades: Sequence[tuple[float, ...]], open_time_ms: Column) -> dict[
     columns = dict(zip(names, np.array(trades).T, strict=True))
     entry, exit_ = (columns.pop(name).astype(np.int64) for name in ("entry", "exit"))
     columns |= {"entry_time_ms": open_time_ms[entry], "exit_time_ms": open_time_ms[exit_]}
-    return columns | {"exit_reason": np.full(len(trades), 2), "series": np.zeros(len(trades), np.int64)}
+    return columns | {"exit_reason": np.full(len(trades), 1), "series": np.zeros(len(trades), np.int64)}

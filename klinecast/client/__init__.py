@@ -30,9 +30,18 @@ from klinecast.models import (
     SeriesSummary,
     Strategy,
 )
+from klinecast.retention import (
+    AuditRecord,
+    ResultComparison,
+    ResultFilter,
+    RetentionPolicy,
+    RetentionPreview,
+    RetentionUsage,
+)
 from klinecast.series import SeriesKey
 
 __all__ = [
+    "AuditRecord",
     "Backtest",
     "BacktestConfig",
     "BacktestError",
@@ -57,6 +66,11 @@ __all__ = [
     "RangeSummary",
     "RejectedKline",
     "Result",
+    "ResultComparison",
+    "ResultFilter",
+    "RetentionPolicy",
+    "RetentionPreview",
+    "RetentionUsage",
     "SeriesKey",
     "SeriesResult",
     "SeriesSummary",

@@ -35,6 +35,14 @@ from klinecast.models import (
     SeriesSummary,
     Strategy,
 )
+from klinecast.retention import (
+    AuditRecord,
+    ResultComparison,
+    ResultFilter,
+    RetentionPolicy,
+    RetentionPreview,
+    RetentionUsage,
+)
 from klinecast.series import SeriesKey
 
 
@@ -235,14 +243,28 @@ class Client:
 
     def list_results(
         self,
+        wanted: ResultFilter | None = None,
         *,
         strategy: str = "",
         symbol: str = "",
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
     ) -> Iterator[Result]:
-        """Yield results, newest first."""
-        return self._results.list(strategy, symbol, labels or {}, limit)
+        """Yield results as wanted, by default those of a strategy, symbol and labels, newest first."""
+        named = ResultFilter(strategy=strategy, symbol=symbol, labels=labels or {})
+        return self._results.list(wanted or named, limit)
+
+    def check_results(self, result_ids: Sequence[str], *, tenant: str | None = None) -> tuple[str, ...]:
+        """Return those of up to 1,000 results that are kept."""
+        return self._results.check(result_ids, tenant)
+
+    def compare_results(self, result_ids: Sequence[str]) -> ResultComparison:
+        """Put 2..8 results side by side: statistics, and what differs in configs and manifests."""
+        return self._results.compare(result_ids)
+
+    def render_report(self, *result_ids: str) -> str:
+        """Render one result, or the comparison of 2..8, as one HTML document that needs no network."""
+        return self._results.render_report(result_ids)
 
     def load_trades(self, result_id: str, *, tenant: str | None = None) -> dict[str, Column]:
         """Read the trades of a result as columns; the open one is the last."""
@@ -252,9 +274,33 @@ class Client:
         """Read the fills of a result as columns."""
         return self._results.load("fills", result_id, tenant)
 
-    def load_equity(self, result_id: str, *, tenant: str | None = None) -> dict[str, Column]:
-        """Read equity and close per kline as columns."""
+    def load_equity(
+        self, result_id: str, *, max_points: int | None = None, tenant: str | None = None
+    ) -> dict[str, Column]:
+        """Read equity and close per kline as columns; with max_points (10..100,000) thinned, peaks and troughs kept."""
+        if max_points is not None:
+            return self._results.thinned_equity(result_id, max_points)
         return self._results.load("equity", result_id, tenant)
+
+    def get_retention_policy(self, *, tenant: str | None = None) -> RetentionPolicy:
+        """Get the retention policy in effect."""
+        return self._results.get_policy(tenant)[0]
+
+    def get_retention_usage(self) -> RetentionUsage:
+        """Get what the tenant keeps now."""
+        return self._results.get_policy(None)[1]
+
+    def set_retention_policy(self, policy: RetentionPolicy) -> RetentionPolicy:
+        """Replace the retention policy, what is None being the service's; return the one in effect."""
+        return self._results.set_policy(policy)
+
+    def preview_retention(self, policy: RetentionPolicy | None = None) -> RetentionPreview:
+        """Tell what would go now under a policy, by default the one in effect; nothing is deleted."""
+        return self._results.preview(policy)
+
+    def list_retention_audit(self, *, reason: str | None = None, limit: int | None = None) -> Iterator[AuditRecord]:
+        """Yield what went and why (EXPIRED, MAX_RESULTS, MAX_BYTES, DELETED), newest first."""
+        return self._results.audit(reason, limit)
 
     def update_retention(
         self,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from klinecast.api.results.v1 import result_pb2
@@ -19,7 +18,26 @@ from klinecast.client._errors import translated
 from klinecast.columns import Column
 from klinecast.convert import models as convert
 from klinecast.convert.results import columns_from_message, columns_to_message
+from klinecast.convert.retention import (
+    audit_record_from_proto,
+    comparison_from_proto,
+    duration_to_proto,
+    filter_to_proto,
+    policy_from_proto,
+    policy_to_proto,
+    preview_from_proto,
+    reason_to_proto,
+    usage_from_proto,
+)
 from klinecast.models import Result
+from klinecast.retention import (
+    AuditRecord,
+    ResultComparison,
+    ResultFilter,
+    RetentionPolicy,
+    RetentionPreview,
+    RetentionUsage,
+)
 
 CHUNK_ROWS = 16_384
 """Rows a message: the widest, trades, then take 1.5 MB."""
@@ -60,11 +78,10 @@ class ResultCalls:
         """Get the header of a result."""
         return convert.result(self._caller.unary(self._stub.GetResult, pb.GetResultRequest(result_id=result_id)).result)
 
-    def list(self, strategy: str, symbol: str, labels: Mapping[str, str], limit: int | None) -> Iterator[Result]:
-        """Yield results, newest first, page by page."""
-        request = pb.ListResultsRequest(
-            strategy=strategy, symbol=symbol, labels=dict(labels), page_size=min(limit or 100, 100)
-        )
+    def list(self, wanted: ResultFilter, limit: int | None) -> Iterator[Result]:
+        """Yield results page by page."""
+        request = filter_to_proto(wanted)
+        request.page_size = min(limit or 100, 100)
         left = limit
         while left is None or left > 0:
             page = self._caller.unary(self._stub.ListResults, request)
@@ -74,6 +91,26 @@ class ResultCalls:
             request.page_token = page.next_page_token
             if not request.page_token:
                 return
+
+    def check(self, result_ids: Sequence[str], tenant: str | None) -> tuple[str, ...]:
+        """Return those that are kept."""
+        request = pb.CheckResultsRequest(result_ids=result_ids)
+        return tuple(self._caller.unary(self._stub.CheckResults, request, tenant=tenant).result_ids)
+
+    def compare(self, result_ids: Sequence[str]) -> ResultComparison:
+        """Put results side by side."""
+        request = pb.CompareResultsRequest(result_ids=result_ids)
+        return comparison_from_proto(self._caller.unary(self._stub.CompareResults, request))
+
+    def render_report(self, result_ids: Sequence[str]) -> str:
+        """Render one result, or a comparison, as HTML."""
+        return self._caller.unary(self._stub.RenderReport, pb.RenderReportRequest(result_ids=result_ids)).html
+
+    def thinned_equity(self, result_id: str, max_points: int) -> dict[str, Column]:
+        """Read equity in one message."""
+        request = pb.StreamEquityRequest(result_id=result_id, max_points=max_points)
+        [response] = self._caller.resuming(lambda: self._caller.stream(self._stub.StreamEquity, request))
+        return columns_from_message(response.equity)
 
     def load(self, kind: str, result_id: str, tenant: str | None) -> dict[str, Column]:
         """Read trades, fills or equity whole; a cut stream goes on where it was cut."""
@@ -97,10 +134,42 @@ class ResultCalls:
         """Give a result a new TTL, pin it or unpin it."""
         request = pb.UpdateRetentionRequest(result_id=result_id, extend_only=extend_only)
         if ttl_s is not None:
-            request.ttl.CopyFrom(_duration(ttl_s))
+            request.ttl.CopyFrom(duration_to_proto(ttl_s))
         elif pinned is not None:
             request.pinned = pinned
         return convert.result(self._caller.unary(self._stub.UpdateRetention, request, tenant=tenant).result)
+
+    def get_policy(self, tenant: str | None) -> tuple[RetentionPolicy, RetentionUsage]:
+        """Get the policy in effect and what is kept."""
+        response = self._caller.unary(self._stub.GetRetentionPolicy, pb.GetRetentionPolicyRequest(), tenant=tenant)
+        return policy_from_proto(response.policy), usage_from_proto(response.usage)
+
+    def set_policy(self, policy: RetentionPolicy) -> RetentionPolicy:
+        """Replace the policy; return the one in effect."""
+        request = pb.SetRetentionPolicyRequest(policy=policy_to_proto(policy))
+        return policy_from_proto(self._caller.unary(self._stub.SetRetentionPolicy, request).policy)
+
+    def preview(self, policy: RetentionPolicy | None) -> RetentionPreview:
+        """Tell what would go."""
+        asked = None if policy is None else policy_to_proto(policy)
+        request = pb.PreviewRetentionRequest(policy=asked)
+        return preview_from_proto(self._caller.unary(self._stub.PreviewRetention, request))
+
+    def audit(self, reason: str | None, limit: int | None) -> Iterator[AuditRecord]:
+        """Yield what went, newest first."""
+        request = pb.ListRetentionAuditRequest(
+            reason=None if reason is None else reason_to_proto(reason),  # type: ignore[arg-type]
+            page_size=min(limit or 1000, 1000),
+        )
+        left = limit
+        while left is None or left > 0:
+            page = self._caller.unary(self._stub.ListRetentionAudit, request)
+            found = page.records if left is None else page.records[:left]
+            yield from map(audit_record_from_proto, found)
+            left = None if left is None else left - len(found)
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
     def delete(self, result_id: str, *, tombstone_fence: int, tenant: str | None) -> bool:
         """Delete a result; False when there was none."""
@@ -113,7 +182,7 @@ def _save_requests(
 ) -> Iterator[pb.SaveResultRequest]:
     begin = pb.SaveResultBegin(header=header, fence=fence)
     if ttl_s is not None:
-        begin.ttl.CopyFrom(_duration(ttl_s))
+        begin.ttl.CopyFrom(duration_to_proto(ttl_s))
     yield pb.SaveResultRequest(begin=begin)
     digest = hashlib.sha256()
     for kind, columns in chunks.items():
@@ -129,9 +198,3 @@ def _cut(columns: Columns, message_type: Callable[[], Message]) -> Iterator[Mess
         message = message_type()
         columns_to_message(message, {name: column[start : start + CHUNK_ROWS] for name, column in columns.items()})
         yield message
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * 1e6))
-    return duration

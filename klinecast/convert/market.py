@@ -58,6 +58,16 @@ def series_from_proto(proto: series_pb2.Series, field: str, violations: Violatio
     return SeriesKey(proto.venue, market_type, proto.symbol, interval)
 
 
+def series_key_parts(proto: series_pb2.Series) -> dict[str, str]:
+    """Return venue, market_type, symbol and interval as people write them."""
+    return {
+        "venue": proto.venue,
+        "market_type": MARKET_TYPE_FROM_PROTO[proto.market_type].value,
+        "symbol": proto.symbol,
+        "interval": INTERVAL_FROM_PROTO[proto.interval].value,
+    }
+
+
 def timestamp_to_proto(time_ms: int) -> Timestamp:
     """Convert epoch milliseconds."""
     return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)

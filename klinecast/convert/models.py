@@ -83,6 +83,7 @@ def backtest(proto: backtest_pb2.Backtest) -> models.Backtest:
         klines_total=proto.klines_total,
         timings_s=dict(proto.timings_s),
         result_id=proto.result_id or None,
+        result_expired=proto.result_expired if proto.HasField("result_expired") else None,
         reused=proto.reused,
         error=_error(proto.error) if proto.HasField("error") else None,
         create_time_ms=timestamp_from_proto(proto.create_time),
@@ -166,6 +167,7 @@ def result(proto: result_pb2.Result) -> models.Result:
         expire_time_ms=optional_time_ms(proto, "expire_time"),
         pinned=proto.pinned,
         stored_bytes=proto.stored_bytes,
+        last_read_time_ms=timestamp_from_proto(proto.last_read_time),
     )
 
 

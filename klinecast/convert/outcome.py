@@ -125,12 +125,12 @@ def hash_klines(klines: KlineColumns) -> str:
 
 
 def trades_to_columns(trades: Sequence[Rows], open_time_ms: Sequence[NDArray[np.int64]]) -> Columns:
-    """Spread the trades of each series over columns; reasons become the numbers of FillReason in the contract."""
+    """Spread the trades of each series over columns; reasons have the same numbers in the contract."""
     return _joined(map(_trades_to_columns, trades, open_time_ms))
 
 
 def fills_to_columns(fills: Sequence[Rows], open_time_ms: Sequence[NDArray[np.int64]]) -> Columns:
-    """Spread the fills of each series over columns; reasons become the numbers of FillReason in the contract."""
+    """Spread the fills of each series over columns; reasons have the same numbers in the contract."""
     return _joined(map(_fills_to_columns, fills, open_time_ms))
 
 
@@ -145,13 +145,13 @@ def _trades_to_columns(trades: Rows, open_time_ms: NDArray[np.int64]) -> Columns
     columns |= {name: trades[name] for name in ("quantity", "entry_price", "exit_price", "profit", "fees", "funding")}
     columns["entry_time_ms"] = open_time_ms[trades["entry_index"]]
     columns["exit_time_ms"] = np.where(closed, open_time_ms[np.where(closed, trades["exit_index"], 0)], _OPEN)
-    columns["exit_reason"] = np.where(closed, trades["exit_reason"] + 1, 0)
+    columns["exit_reason"] = np.where(closed, trades["exit_reason"], 0)
     return columns
 
 
 def _fills_to_columns(fills: Rows, open_time_ms: NDArray[np.int64]) -> Columns:
     columns: Columns = {name: fills[name] for name in ("kline_index", "side", "quantity", "price", "fee")}
-    return columns | {"open_time_ms": open_time_ms[fills["kline_index"]], "reason": fills["reason"] + 1}
+    return columns | {"open_time_ms": open_time_ms[fills["kline_index"]], "reason": fills["reason"]}
 
 
 def trades_from_columns(columns: Mapping[str, Column]) -> Rows:
@@ -159,7 +159,6 @@ def trades_from_columns(columns: Mapping[str, Column]) -> Rows:
     rows = np.zeros(len(columns["profit"]), TRADE_DTYPE)
     for name in TRADE_DTYPE.names or ():
         rows[name] = columns[name]
-    rows["exit_reason"] -= rows["exit_index"] != _OPEN
     return rows
 
 
@@ -168,7 +167,6 @@ def fills_from_columns(columns: Mapping[str, Column]) -> Rows:
     rows = np.zeros(len(columns["price"]), FILL_DTYPE)
     for name in FILL_DTYPE.names or ():
         rows[name] = columns[name]
-    rows["reason"] -= 1
     return rows
 
 

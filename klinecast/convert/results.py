@@ -28,7 +28,7 @@ def columns_from_message(message: Message) -> dict[str, Column]:
     return {
         field.name: read_column(message, field.name)
         if field.type in _FIXED
-        else np.asarray(list(getattr(message, field.name)), dtype=np.int64)
+        else np.asarray(getattr(message, field.name)).astype(np.int64)
         for field in message.DESCRIPTOR.fields
     }
 

@@ -11,7 +11,7 @@ from klinecast.models import Result, SeriesResult
 from klinecast.report.data import ComparedResult, Honesty, ReportData
 from klinecast.types import FillReason
 
-EXIT_REASONS = {0: "open"} | {reason + 1: reason.name.lower().replace("_", " ") for reason in FillReason}
+EXIT_REASONS = {0: "open"} | {int(reason): reason.name.lower().replace("_", " ") for reason in FillReason}
 """By the number in the columns of trades."""
 
 _TRADES = {"entry_time_ms": "i8", "exit_time_ms": "i8", "side": "i8"} | dict.fromkeys(

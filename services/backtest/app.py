@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import grpc.aio
 
 from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
 from klinecast.client import Client
-from klinecast.errors import KlinecastError
+from klinecast.errors import KlinecastError, Unavailable
 from klinecast.models import RangeSummary
 from klinecast.series import SeriesKey
 from services.backtest import jobs
@@ -20,6 +21,7 @@ from services.backtest.catalogue import Catalogue
 from services.backtest.dispatching import Dispatcher
 from services.backtest.executors.base import Executor, Finished
 from services.backtest.executors.local import LocalExecutor
+from services.backtest.expiry import ResultExpiry
 from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued, State
 from services.backtest.queue_store import PostgresQueue
 from services.backtest.reuse import Read
@@ -73,11 +75,13 @@ class BacktestApp:
             on_rescued=self._rescued,
         )
         self._listener = Listener(runtime.database.url, WAKE_CHANNEL, self._woken)
+        expiry = ResultExpiry(self._store, partial(_check_results, client))
         self._upkeep = Upkeep(
             self._store,
             delete_result=partial(_delete_result, client),
             sample=self._telemetry.sample,
-            keep_s=settings.backtest_retention_s,
+            look_for_expired=expiry.look,
+            keep_s=settings.retention_s,
         )
         self._vetting = Vetting(catalogue, self._store)
         submitter = Submitter(
@@ -85,12 +89,14 @@ class BacktestApp:
             strategies=catalogue,
             results=self._reuser,
             count_klines=partial(_count_klines, client),
+            ttl_bounds=partial(_ttl_bounds, client),
             vetted=self._vetting.wait,
             admission=Admission(settings.max_queued, settings.max_klines, settings.limits_of),
         )
         self._servicer = BacktestServicer(
             Parts(
                 store=self._store,
+                expiry=expiry,
                 submitter=submitter,
                 hub=self._hub,
                 catalogue=catalogue,
@@ -202,6 +208,20 @@ def _count_klines(client: Client, series: SeriesKey, start_ms: int, end_ms: int)
 def _get_range(client: Client, read: Read) -> RangeSummary:
     """Return what would be read now of a range that was read."""
     return client.get_range(read.series, read.start_ms, read.end_ms, indicators=read.names)
+
+
+def _check_results(client: Client, tenant: str, result_ids: Sequence[str]) -> Sequence[str]:
+    """Return those of a tenant's results that are kept."""
+    return client.check_results(result_ids, tenant=tenant)
+
+
+def _ttl_bounds(client: Client, tenant: str) -> tuple[float, float] | None:
+    """Return between what a tenant's TTLs must lie; None when the results service is away."""
+    try:
+        policy = client.get_retention_policy(tenant=tenant)
+    except Unavailable:
+        return None
+    return policy.min_ttl_s or 0.0, policy.max_ttl_s or math.inf
 
 
 def _keep_result(client: Client, key: JobKey, ttl_s: float | None) -> None:

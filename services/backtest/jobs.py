@@ -100,6 +100,8 @@ class Job:
     result_id: str | None
     reused: bool
     failure: Failure | None
+    result_expired: bool | None = False
+    """Whether its result has gone; None: the results service is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +163,5 @@ class JobStore(Protocol):
     async def forget_unwanted(self, key: JobKey) -> None:
         """Strike a result off the list of those to delete."""
 
-    async def sweep(self, keep_s: float, limit: int) -> int:
-        """Delete terminal jobs older than their retention, events with them; return how many."""
+    async def sweep(self, state: State, keep_s: float, limit: int) -> int:
+        """Delete jobs that ended in a state longer ago than that, events with them; return how many."""

@@ -18,6 +18,7 @@ from klinecast.convert.market import id_from_proto, page_size_from_proto
 from klinecast.convert.violations import Violations
 from klinecast.errors import FieldViolation, InvalidArgument, NotFound
 from services.backtest.catalogue import Catalogue
+from services.backtest.expiry import ResultExpiry
 from services.backtest.jobs import Event, Job, JobFilter, JobKey, JobStore
 from services.backtest.servicer_messages import event_to_proto, job_to_proto, state_from_proto, strategy_to_proto
 from services.backtest.submitting import Submitter
@@ -34,6 +35,7 @@ class Parts:
     """What the servicer works with."""
 
     store: JobStore
+    expiry: ResultExpiry
     submitter: Submitter
     hub: WatchHub
     catalogue: Catalogue
@@ -80,7 +82,8 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
         self, request: backtest_service_pb2.GetBacktestRequest, context: _Context
     ) -> backtest_service_pb2.GetBacktestResponse:
         """Get one backtest."""
-        return backtest_service_pb2.GetBacktestResponse(backtest=job_to_proto(await self._get(request.backtest_id)))
+        [job] = await self._parts.expiry.told([await self._get(request.backtest_id)])
+        return backtest_service_pb2.GetBacktestResponse(backtest=job_to_proto(job))
 
     async def ListBacktests(
         self, request: backtest_service_pb2.ListBacktestsRequest, context: _Context
@@ -98,7 +101,7 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
             page_size=page_size,
             after=str(cursor[0]) if cursor else None,
         )
-        jobs = await self._parts.store.list(tenant, wanted)
+        jobs = await self._parts.expiry.told(await self._parts.store.list(tenant, wanted))
         token = encode_page_token(tenant, "backtests", [jobs[-1].key.backtest_id]) if len(jobs) == page_size else ""
         return backtest_service_pb2.ListBacktestsResponse(backtests=map(job_to_proto, jobs), next_page_token=token)
 

@@ -33,6 +33,7 @@ def job_to_proto(job: Job) -> backtest_pb2.Backtest:
         reused=job.reused,
         last_sequence=job.last_sequence,
         request_id=job.request_id or "",
+        result_expired=job.result_expired if job.state is State.SUCCEEDED else None,
     )
     for name, stamp in (("create_time", job.create_time), ("start_time", job.start_time), ("end_time", job.end_time)):
         if stamp is not None:

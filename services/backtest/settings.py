@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from services.backtest.jobs import State
 from services.backtest.sharing import Limits
 from services.runtime.config import ProcessSettings, RuntimeSettings, Section
 
@@ -56,6 +57,10 @@ class BacktestSettings(RuntimeSettings):
     """A watcher hears at least this often."""
     backtest_retention_s: float = Field(default=30 * 86_400.0, gt=0)
     """How long terminal backtests and their events are kept."""
+    failed_retention_s: float | None = Field(default=None, gt=0)
+    """Same for those that FAILED; default: backtest_retention_s."""
+    cancelled_retention_s: float | None = Field(default=None, gt=0)
+    """Same for those that were CANCELLED; default: backtest_retention_s."""
     worker_memory_mb: int = Field(default=4096, ge=256)
     """Private memory a worker may use."""
 
@@ -66,6 +71,15 @@ class BacktestSettings(RuntimeSettings):
         if self.executor == "celery" and importlib.util.find_spec("celery") is None:
             raise ValueError("executor celery needs the extra `celery` of this distribution")
         return self
+
+    @property
+    def retention_s(self) -> dict[State, float]:
+        """How long backtests are kept, by the state they ended in."""
+        return {
+            State.SUCCEEDED: self.backtest_retention_s,
+            State.FAILED: self.failed_retention_s or self.backtest_retention_s,
+            State.CANCELLED: self.cancelled_retention_s or self.backtest_retention_s,
+        }
 
     def limits_of(self, tenant: str) -> Limits:
         """Return what a tenant may take: its own numbers, everyone's where it has none."""

@@ -30,7 +30,7 @@ SELECT {returning}, pg_notify('{WAKE_CHANNEL}', backtest_id || ' ' || last_seque
 
 
 JOB_COLUMNS = """tenant_id, backtest_id::text AS backtest_id, config, request_id, state, attempt, fence, cancel_requested, create_time,
-start_time, end_time, last_sequence, progress, timings_s, result_id::text AS result_id, reused, failure"""
+start_time, end_time, last_sequence, progress, timings_s, result_id::text AS result_id, reused, failure, result_expired"""
 
 _UNWANTED = """, unwanted AS (
   INSERT INTO backtest.unwanted_results (tenant_id, backtest_id, fence, create_time)
@@ -176,11 +176,22 @@ SELECT tenant_id, backtest_id::text AS backtest_id, fence FROM backtest.unwanted
 
 FORGET_UNWANTED = f"DELETE FROM backtest.unwanted_results WHERE {ROW}"
 
+HELD = """
+SELECT tenant_id, backtest_id::text AS backtest_id, result_id::text AS result_id FROM backtest.backtests
+WHERE result_id IS NOT NULL AND NOT result_expired AND (%(after)s::uuid IS NULL OR backtest_id > %(after)s::uuid)
+ORDER BY backtest_id LIMIT %(limit)s
+"""
+
+MARK_EXPIRED = """
+UPDATE backtest.backtests AS job SET result_expired = true FROM unnest(%(tenants)s::text[], %(backtest_ids)s::uuid[]) AS gone (tenant_id, backtest_id)
+WHERE job.tenant_id = gone.tenant_id AND job.backtest_id = gone.backtest_id AND NOT job.result_expired
+"""
+
 SWEEP = """
 WITH spent AS (DELETE FROM backtest.usage WHERE day < (clock_timestamp() AT TIME ZONE 'UTC')::date - 7)
 DELETE FROM backtest.backtests AS job USING (
   SELECT tenant_id, backtest_id FROM backtest.backtests
-  WHERE end_time < clock_timestamp() - make_interval(secs => %(keep_s)s) ORDER BY end_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+  WHERE state = %(state)s AND end_time < clock_timestamp() - make_interval(secs => %(keep_s)s) ORDER BY end_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS old WHERE job.tenant_id = old.tenant_id AND job.backtest_id = old.backtest_id RETURNING 1
 """
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from psycopg.rows import DictRow, dict_row
 
 from services.backtest import statements
+from services.backtest.expiry import Held
 from services.backtest.jobs import (
     Event,
     Failure,
@@ -101,10 +102,23 @@ class PostgresJobStore:
         async with self._database.single() as connection:
             await run(connection, statements.FORGET_UNWANTED, key_parameters(key))
 
-    async def sweep(self, keep_s: float, limit: int) -> int:
-        """Delete terminal jobs older than their retention, events with them; return how many."""
+    async def held(self, after: str | None, limit: int) -> Sequence[Held]:
+        """Return backtests that point to a result not known to be gone, by id, after one."""
         async with self._database.single() as connection:
-            return len(await run(connection, statements.SWEEP, {"keep_s": keep_s, "limit": limit}))
+            rows = await run(connection, statements.HELD, {"after": after, "limit": limit})
+        return [Held(JobKey(row["tenant_id"], row["backtest_id"]), row["result_id"]) for row in rows]
+
+    async def mark_expired(self, keys: Sequence[JobKey]) -> None:
+        """Note that the results of backtests are gone; they never come back."""
+        tenants, ids = [key.tenant for key in keys], [key.backtest_id for key in keys]
+        async with self._database.single() as connection:
+            await run(connection, statements.MARK_EXPIRED, {"tenants": tenants, "backtest_ids": ids})
+
+    async def sweep(self, state: State, keep_s: float, limit: int) -> int:
+        """Delete jobs that ended in a state longer ago than that, events with them; return how many."""
+        parameters = {"state": state.value, "keep_s": keep_s, "limit": limit}
+        async with self._database.single() as connection:
+            return len(await run(connection, statements.SWEEP, parameters))
 
 
 def key_parameters(key: JobKey) -> dict[str, object]:
@@ -139,4 +153,5 @@ def job_of(row: DictRow) -> Job:
         result_id=row["result_id"],
         reused=row["reused"],
         failure=Failure(**failure) if failure else None,
+        result_expired=row["result_expired"],
     )

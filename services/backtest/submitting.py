@@ -76,6 +76,8 @@ class Submitter:
     results: Results
     count_klines: Callable[[SeriesKey, int, int], int]
     """Asks the data service how many klines [start, end) holds; raises NotFound, FailedPrecondition. Blocks."""
+    ttl_bounds: Callable[[str], tuple[float, float] | None]
+    """Asks the results service between what a tenant's TTLs must lie, in seconds; None when it is away. Blocks."""
     vetted: Callable[[str], Awaitable[None]]
     """Waits until a strategy has been looked at."""
     admission: Admission
@@ -98,6 +100,7 @@ class Submitter:
         if config is not None:
             await self.vetted(config.strategy)
             self._check_strategy(config, found)
+            await self._check_ttl(tenant, config.result_ttl_s, found)
         found.raise_if_any()
         if config is None:
             raise InvalidArgument.of(FieldViolation("config", "is required"))
@@ -143,6 +146,13 @@ class Submitter:
                 if created.follows:
                     self.results.expect()
                 return created  # else an equal one has succeeded meanwhile
+
+    async def _check_ttl(self, tenant: str, ttl_s: float | None, found: Violations) -> None:
+        bounds = await asyncio.to_thread(self.ttl_bounds, tenant) if ttl_s is not None else None
+        if ttl_s is not None and bounds is not None:
+            lower, upper = bounds
+            text = f"must be {lower:g} s .. {upper:g} s, the bounds of the retention policy"
+            found.check(lower <= ttl_s <= upper, "config.result_ttl", text)
 
     def _check_strategy(self, config: BacktestConfig, found: Violations) -> None:
         try:

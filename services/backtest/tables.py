@@ -36,6 +36,7 @@ backtests = sa.Table(
     sa.Column("timings_s", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("result_id", pg.UUID(as_uuid=False)),
     sa.Column("reused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("result_expired", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("failure", pg.JSONB),
     sa.Column("klines", sa.BigInteger, nullable=False, server_default="0", comment="It may read so many"),
     sa.Column("worker_id", pg.UUID(as_uuid=False), comment="Random per start of a worker process"),

@@ -1,9 +1,10 @@
-"""What the service does beside its calls: deletes unwanted results, sweeps old backtests, samples the queue."""
+"""What the service does beside its calls: deletes unwanted results, sweeps old backtests, marks those whose result
+has gone, samples the queue."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from services.backtest.jobs import JobKey, JobStore, State
 
@@ -21,12 +22,15 @@ class Upkeep:
         *,
         delete_result: Callable[[JobKey, int], bool],
         sample: Callable[[Mapping[State, int]], None],
-        keep_s: float,
+        look_for_expired: Callable[[], Awaitable[bool]],
+        keep_s: Mapping[State, float],
     ) -> None:
         self._store = store
         self._delete_result = delete_result
         self._sample = sample
+        self._look_for_expired = look_for_expired
         self._keep_s = keep_s
+        self._looked_at_all = False
 
     async def run(self) -> None:
         """Take a turn each second until cancelled; a turn that fails is tried again."""
@@ -37,6 +41,9 @@ class Upkeep:
                 await self._delete_unwanted()
                 if turn % _SWEEP_EVERY == 0:
                     await self._sweep()
+                    self._looked_at_all = False
+                if not self._looked_at_all:
+                    self._looked_at_all = await self._look_for_expired()
             except Exception:  # the database is away: the next turn tries again
                 pass
             turn += 1
@@ -49,5 +56,6 @@ class Upkeep:
             await self._store.forget_unwanted(key)
 
     async def _sweep(self) -> None:
-        while await self._store.sweep(self._keep_s, _BATCH) == _BATCH:
-            continue
+        for state, keep_s in self._keep_s.items():
+            while await self._store.sweep(state, keep_s, _BATCH) == _BATCH:
+                continue

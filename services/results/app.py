@@ -11,10 +11,14 @@ import grpc.aio
 
 from klinecast.api.results.v1 import results_service_pb2, results_service_pb2_grpc
 from services.results.cache import PayloadCache
-from services.results.keeping import Sweeper
-from services.results.servicer import ResultsServicer
+from services.results.reporting import Reporter
+from services.results.retention_rpcs import RetentionRpcs
+from services.results.retention_store import PostgresRetentionStore
+from services.results.saving import StoredResult
+from services.results.servicer import Parts, ResultsServicer
 from services.results.settings import ResultsSettings
 from services.results.store import PostgresResultStore
+from services.results.sweeping import Sweeper
 from services.results.telemetry import ResultsTelemetry
 from services.runtime.app import Runtime
 from services.runtime.migrations import Migrations
@@ -28,18 +32,30 @@ class ResultsApp:
     service_names = (results_service_pb2.DESCRIPTOR.services_by_name["ResultsService"].full_name,)
 
     def __init__(self, settings: ResultsSettings, runtime: Runtime) -> None:
-        store = PostgresResultStore(runtime.database)
+        store = PostgresResultStore(runtime.database, settings.policy)
+        kept_by = PostgresRetentionStore(runtime.database, settings.policy, audit_keep_s=settings.result_audit_keep_s)
         cache = PayloadCache(settings.result_cache_bytes, settings.result_cache_ttl_s)
-        telemetry = ResultsTelemetry(runtime.metrics, cache)
+        self._telemetry = ResultsTelemetry(runtime.metrics, cache)
         self._migrated = runtime.migrated
-        self._sweeper = Sweeper(store, every_s=settings.sweep_every_s, on_swept=telemetry.swept)
-        self._servicer = ResultsServicer(
-            store,
-            cache,
-            default_ttl_s=settings.result_default_ttl_s,
-            on_saved=telemetry.saved,
-            check_running=runtime.check_running,
+        self._sweeper = Sweeper(kept_by, every_s=settings.sweep_every_s, observer=self._telemetry.sweeps)
+        retention = RetentionRpcs(
+            results=store, store=kept_by, service_policy=settings.policy, changed=self._sweeper.note_grown
         )
+        self._servicer = ResultsServicer(
+            Parts(
+                store=store,
+                cache=cache,
+                retention=retention,
+                reporter=Reporter(),
+                saved=self._saved,
+                read=self._sweeper.note_read,
+                check_running=runtime.check_running,
+            )
+        )
+
+    def _saved(self, stored: StoredResult) -> None:
+        self._telemetry.saved(stored.stored_bytes)
+        self._sweeper.note_grown(stored.key.tenant)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""

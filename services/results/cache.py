@@ -5,13 +5,16 @@ It holds immutable chunks only and knows neither tenants nor expiry: every read 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from services.results.saving import Chunk
 
 _Key = tuple[str, str]
+Read = Callable[[str, str, int], Awaitable[Chunk | None]]
+"""Reads the chunk of a save and kind that holds a row."""
 
 
 class PayloadCache:
@@ -23,6 +26,7 @@ class PayloadCache:
         self._clock = clock
         self._chunks: OrderedDict[_Key, tuple[float, dict[int, Chunk]]] = OrderedDict()
         self._bytes = 0
+        self._reads: dict[tuple[str, str, int], asyncio.Task[Chunk | None]] = {}
         self.hits = 0
         self.misses = 0
 
@@ -30,6 +34,27 @@ class PayloadCache:
     def size_bytes(self) -> int:
         """Bytes of all payloads held; never above the budget."""
         return self._bytes
+
+    async def load(self, save_id: str, kind: str, row: int, read: Read) -> Chunk | None:
+        """Return the chunk that holds a row, read once for all who ask meanwhile; None when it is gone."""
+        held = self.get(save_id, kind, row)
+        if held is not None:
+            return held
+        key = (save_id, kind, row)
+        reading = self._reads.get(key)
+        if reading is None:
+            reading = self._reads[key] = asyncio.ensure_future(self._read(key, read))
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits hears of it
+        return await asyncio.shield(reading)
+
+    async def _read(self, key: tuple[str, str, int], read: Read) -> Chunk | None:
+        try:
+            chunk = await read(*key)
+            if chunk is not None:
+                self.put(key[0], chunk)
+            return chunk
+        finally:
+            del self._reads[key]
 
     def get(self, save_id: str, kind: str, row: int) -> Chunk | None:
         """Return the chunk that holds a row, if it is here."""

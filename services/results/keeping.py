@@ -1,41 +1,52 @@
-"""Keeping and letting go: what is listed, read, retained and swept."""
+"""Keeping: what is listed, read and retained."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from klinecast.errors import Aborted
 from services.results.cache import PayloadCache
+from services.results.retention import Policy
 from services.results.saving import Chunk, ResultKey, SaveStore, StoredResult
-
-ORPHAN_AGE_S = 3600.0
-"""Chunks of a save older than this that is no result are swept."""
-_BATCH = 500
-_ORPHANS_EVERY = 60
+from services.runtime.paging import Cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Which results to list, newest first."""
+    """Which results to list and in which order; None and empty are no filter."""
 
     strategy: str = ""
-    symbol: str = ""
+    series: Mapping[str, str] = field(default_factory=dict)
+    """Some of venue, market_type, symbol and interval."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    range_from: datetime | None = None
+    range_before: datetime | None = None
+    bounds: Sequence[Mapping[str, str | float | None]] = ()
+    """Each with name, min and max of a statistic."""
+    order_by: str = ""
+    """A statistic; empty: create_time."""
+    ascending: bool = False
     page_size: int = 50
-    after_time: datetime | None = None
-    after_id: str | None = None
+    after: Cursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What one batch of a sweep deleted."""
+class Page:
+    """Some of a list."""
 
-    results: int
-    bytes: int
+    results: Sequence[StoredResult]
+    next_cursor: Cursor | None
+    """Sort key and id of the last one, None on the last page."""
+    read_time: datetime
+
+
+class PinnedTooMuchError(Exception):
+    """What is pinned would be beyond the tenant's limits."""
 
 
 class ResultStore(SaveStore, Protocol):
@@ -44,8 +55,14 @@ class ResultStore(SaveStore, Protocol):
     async def get(self, key: ResultKey) -> StoredResult | None:
         """Return a live result."""
 
-    async def list(self, tenant: str, listing: Listing) -> Sequence[StoredResult]:
-        """Return a page of live results, newest first."""
+    async def get_several(self, tenant: str, result_ids: Sequence[str]) -> Sequence[StoredResult]:
+        """Return those that are live, all as of one instant."""
+
+    async def check(self, tenant: str, result_ids: Sequence[str]) -> tuple[Sequence[str], datetime]:
+        """Return the ids of those that are live, and the instant."""
+
+    async def list(self, tenant: str, listing: Listing) -> Page:
+        """Return a page of live results."""
 
     async def chunk(self, save_id: str, kind: str, row: int) -> Chunk | None:
         """Return the chunk that holds a row; None when it is gone."""
@@ -53,17 +70,11 @@ class ResultStore(SaveStore, Protocol):
     async def set_ttl(self, key: ResultKey, ttl_s: float, *, extend_only: bool) -> StoredResult | None:
         """Let a live result expire so long from now; with extend_only never sooner than it would."""
 
-    async def pin(self, key: ResultKey) -> StoredResult | None:
-        """Keep a live result until it is unpinned."""
+    async def pin(self, key: ResultKey, policy: Policy) -> StoredResult | None:
+        """Keep a live result until it is unpinned. PinnedTooMuchError."""
 
     async def delete(self, key: ResultKey, tombstone_fence: int) -> bool:
         """Delete a result and refuse late saves up to a fence; return whether there was a live one."""
-
-    async def sweep(self, limit: int) -> Swept:
-        """Delete up to `limit` expired results."""
-
-    async def sweep_orphans(self, age_s: float, limit: int) -> int:
-        """Delete chunks of saves that never became a result; return how many."""
 
 
 async def read_chunks(
@@ -72,40 +83,8 @@ async def read_chunks(
     """Yield the chunks of a result from a row on; one that goes away meanwhile ends the read ABORTED, never short."""
     row = start_row
     while row < total_rows:
-        chunk = cache.get(result.save_id, kind, row)
-        if chunk is None:
-            chunk = await store.chunk(result.save_id, kind, row)
-            if chunk is None or row >= chunk.first_row + chunk.row_count:
-                raise Aborted("the result was deleted while it was read", reason="RESULT_NOT_FOUND")
-            cache.put(result.save_id, chunk)
+        chunk = await cache.load(result.save_id, kind, row, store.chunk)
+        if chunk is None or row >= chunk.first_row + chunk.row_count:
+            raise Aborted("the result was deleted while it was read", reason="RESULT_NOT_FOUND")
         yield chunk
         row = chunk.first_row + chunk.row_count
-
-
-class Sweeper:
-    """Deletes what has expired, in bounded batches; one per process, any number at once."""
-
-    def __init__(self, store: ResultStore, *, every_s: float, on_swept: Callable[[Swept], None]) -> None:
-        self._store = store
-        self._every_s = every_s
-        self._on_swept = on_swept
-
-    async def run(self) -> None:
-        """Sweep until cancelled; a turn that fails is tried again."""
-        turn = 0
-        while True:
-            try:
-                await self._sweep()
-                if turn % _ORPHANS_EVERY == 0:
-                    await self._store.sweep_orphans(ORPHAN_AGE_S, _BATCH)
-            except Exception:  # the database is away: the next turn tries again
-                pass
-            turn += 1
-            await asyncio.sleep(self._every_s)
-
-    async def _sweep(self) -> None:
-        while True:
-            swept = await self._store.sweep(_BATCH)
-            self._on_swept(swept)
-            if swept.results < _BATCH:
-                return

@@ -26,12 +26,14 @@ class ResultKey:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows of one kind, serialised."""
+    """Rows of one kind, packed."""
 
     kind: str
     first_row: int
     row_count: int
     payload: bytes
+    packed: bool = True
+    """False: rows of release 0.1, as they were sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class StoredResult:
     create_time: datetime
     expire_time: datetime
     pinned: bool
+    last_read_time: datetime
+    """Exact to a minute."""
     read_time: datetime
     """When it was read, by the database's clock."""
 
@@ -56,13 +60,18 @@ class Commit:
     key: ResultKey
     save_id: str
     fence: int
-    ttl_s: float
+    ttl_s: float | None
+    """Moved to the nearer bound of the tenant's policy; None: the policy's default."""
     checksum: str
     header: bytes
     strategy: str
-    symbols: Sequence[str]
+    series: Sequence[Mapping[str, str]]
+    """Each with venue, market_type, symbol and interval."""
+    start_time: datetime | None
+    end_time: datetime | None
     labels: Mapping[str, str]
     statistics: Mapping[str, float]
+    """Numbers of the header among them: all that one may order and filter by."""
     stored_bytes: int
 
 
@@ -96,9 +105,9 @@ class Save:
     _pending_bytes: int = 0
     _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    async def add(self, kind: str, row_count: int, payload: bytes) -> None:
-        """Take one chunk."""
-        self._digest.update(payload)
+    async def add(self, kind: str, row_count: int, sent: bytes, payload: bytes) -> None:
+        """Take one chunk: the bytes that were sent, for the checksum, and what of them is stored."""
+        self._digest.update(sent)
         self._pending.append(Chunk(kind, self.rows[kind], row_count, payload))
         self.rows[kind] += row_count
         self.stored_bytes += len(payload)

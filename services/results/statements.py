@@ -1,100 +1,125 @@
-"""The SQL of results. Every time is the database's; a result is live while pinned or not expired at this very instant."""
+"""The SQL of results. Every time is the database's, read once a statement: live is what is pinned or expires after it."""
 
 from __future__ import annotations
 
-_ROW = "tenant_id = %(tenant)s AND result_id = %(result_id)s"
-_LIVE = "(pinned OR expire_time > clock_timestamp())"
-_COLUMNS = """tenant_id, result_id::text AS result_id, save_id::text AS save_id, header, stored_bytes, create_time, expire_time, pinned,
-clock_timestamp() AS read_time"""
+ROW = "tenant_id = %(tenant)s AND result_id = %(result_id)s"
+CLOCK = "clock AS MATERIALIZED (SELECT clock_timestamp() AS at)"
+AT = "(SELECT at FROM clock)"
+LIVE = f"(pinned OR expire_time > {AT})"
+COLUMNS = f"""tenant_id, result_id::text AS result_id, save_id::text AS save_id, header, stored_bytes, create_time, expire_time, pinned,
+last_read_time, {AT} AS read_time"""
+
+NOW = "SELECT clock_timestamp() AS read_time"
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%(tenant)s || '/' || %(result_id)s, 0))"
 
 BEFORE_COMMIT = f"""
-SELECT greatest((SELECT fence FROM results.tombstones WHERE {_ROW}), 0) AS buried,
-  (SELECT fence FROM results.results WHERE {_ROW}) AS fence,
-  (SELECT checksum FROM results.results WHERE {_ROW} AND {_LIVE}) AS checksum
+WITH {CLOCK}
+SELECT greatest((SELECT fence FROM results.tombstones WHERE {ROW}), 0) AS buried,
+  (SELECT fence FROM results.results WHERE {ROW}) AS fence,
+  (SELECT checksum FROM results.results WHERE {ROW} AND {LIVE}) AS checksum
 """
 
 REMOVE = f"""
-WITH gone AS (DELETE FROM results.results WHERE {_ROW} RETURNING save_id, {_LIVE} AS live),
-  emptied AS (DELETE FROM results.chunks USING gone WHERE chunks.save_id = gone.save_id)
+WITH {CLOCK}, gone AS (
+  DELETE FROM results.results WHERE {ROW} RETURNING tenant_id, result_id, save_id, strategy, stored_bytes, create_time, {LIVE} AS live
+), emptied AS (DELETE FROM results.chunks USING gone WHERE chunks.save_id = gone.save_id),
+recorded AS (
+  INSERT INTO results.audit (tenant_id, delete_time, result_id, strategy, reason, stored_bytes, create_time)
+  SELECT tenant_id, {AT}, result_id, strategy, %(reason)s, stored_bytes, create_time FROM gone WHERE %(reason)s::smallint IS NOT NULL
+)
 SELECT live FROM gone
 """
 
 ADD_CHUNK = """
-INSERT INTO results.chunks (save_id, kind, first_row, row_count, payload)
-VALUES (%(save_id)s, %(kind)s, %(first_row)s, %(row_count)s, %(payload)s)
+INSERT INTO results.chunks (save_id, kind, first_row, row_count, packing, payload)
+VALUES (%(save_id)s, %(kind)s, %(first_row)s, %(row_count)s, 1, %(payload)s)
 """
 
 COMMIT = f"""
-INSERT INTO results.results (tenant_id, result_id, save_id, fence, checksum, strategy, symbols, labels, statistics, header,
-                             stored_bytes, create_time, expire_time)
-VALUES (%(tenant)s, %(result_id)s, %(save_id)s, %(fence)s, %(checksum)s, %(strategy)s, %(symbols)s, %(labels)s::jsonb,
-        %(statistics)s::jsonb, %(header)s, %(stored_bytes)s, clock_timestamp(),
-        clock_timestamp() + make_interval(secs => %(ttl_s)s))
-RETURNING {_COLUMNS}
+WITH {CLOCK}, policy AS (SELECT * FROM results.policies WHERE tenant_id = %(tenant)s)
+INSERT INTO results.results (tenant_id, result_id, save_id, fence, checksum, strategy, series, labels, statistics, header,
+                             stored_bytes, start_time, end_time, create_time, last_read_time, expire_time)
+SELECT %(tenant)s, %(result_id)s, %(save_id)s, %(fence)s, %(checksum)s, %(strategy)s, %(series)s::jsonb, %(labels)s::jsonb,
+  %(statistics)s::jsonb, %(header)s, %(stored_bytes)s, %(start_time)s, %(end_time)s, at, at, at + make_interval(secs => least(greatest(
+    coalesce(%(ttl_s)s::float8, (SELECT default_ttl_s FROM policy), %(default_ttl_s)s),
+    coalesce((SELECT min_ttl_s FROM policy), %(min_ttl_s)s)), coalesce((SELECT max_ttl_s FROM policy), %(max_ttl_s)s)))
+FROM clock
+RETURNING {COLUMNS}
 """
 
-GET = f"SELECT {_COLUMNS} FROM results.results WHERE {_ROW} AND {_LIVE}"
+GET = f"WITH {CLOCK} SELECT {COLUMNS} FROM results.results WHERE {ROW} AND {LIVE}"
 
-LIST = f"""
-SELECT {_COLUMNS} FROM results.results
-WHERE tenant_id = %(tenant)s AND {_LIVE}
-  AND (%(strategy)s::text IS NULL OR strategy = %(strategy)s::text)
-  AND (%(symbol)s::text IS NULL OR %(symbol)s::text = ANY (symbols))
-  AND labels @> %(labels)s::jsonb
-  AND (%(after_time)s::timestamptz IS NULL OR (create_time, result_id) < (%(after_time)s::timestamptz, %(after_id)s::uuid))
-ORDER BY create_time DESC, result_id DESC LIMIT %(limit)s
+GET_SEVERAL = f"""
+WITH {CLOCK}
+SELECT {COLUMNS} FROM results.results WHERE tenant_id = %(tenant)s AND result_id = ANY (%(result_ids)s::uuid[]) AND {LIVE}
+"""
+
+CHECK = f"""
+WITH {CLOCK}
+SELECT {AT} AS read_time, ARRAY(
+  SELECT result_id::text FROM results.results WHERE tenant_id = %(tenant)s AND result_id = ANY (%(result_ids)s::uuid[]) AND {LIVE}
+) AS result_ids
 """
 
 CHUNK = """
-SELECT chunk.first_row, chunk.row_count, chunk.payload FROM results.chunks AS chunk
+SELECT chunk.first_row, chunk.row_count, chunk.packing, chunk.payload FROM results.chunks AS chunk
 WHERE chunk.save_id = %(save_id)s AND chunk.kind = %(kind)s AND chunk.first_row <= %(row)s
 ORDER BY chunk.first_row DESC LIMIT 1
 """
 
 SET_TTL = f"""
-UPDATE results.results SET expire_time = clock_timestamp() + make_interval(secs => %(ttl_s)s), pinned = false
-WHERE {_ROW} AND {_LIVE} RETURNING {_COLUMNS}
+WITH {CLOCK}
+UPDATE results.results SET expire_time = {AT} + make_interval(secs => %(ttl_s)s), pinned = false, last_read_time = {AT}
+WHERE {ROW} AND {LIVE} RETURNING {COLUMNS}
 """
 
 EXTEND = f"""
-UPDATE results.results SET expire_time = greatest(expire_time, clock_timestamp() + make_interval(secs => %(ttl_s)s))
-WHERE {_ROW} AND {_LIVE} RETURNING {_COLUMNS}
+WITH {CLOCK}
+UPDATE results.results SET expire_time = greatest(expire_time, {AT} + make_interval(secs => %(ttl_s)s)), last_read_time = {AT}
+WHERE {ROW} AND {LIVE} RETURNING {COLUMNS}
 """
 
-PIN = f"UPDATE results.results SET pinned = true WHERE {_ROW} AND {_LIVE} RETURNING {_COLUMNS}"
+PIN = f"""
+WITH {CLOCK}
+UPDATE results.results SET pinned = true, last_read_time = {AT} WHERE {ROW} AND {LIVE} RETURNING {COLUMNS}
+"""
 
 BURY = """
 INSERT INTO results.tombstones (tenant_id, result_id, fence) VALUES (%(tenant)s, %(result_id)s, %(fence)s)
 ON CONFLICT (tenant_id, result_id) DO UPDATE SET fence = greatest(tombstones.fence, EXCLUDED.fence)
 """
 
-SWEEP = """
-WITH old AS (
-  SELECT tenant_id, result_id FROM results.results WHERE NOT pinned AND expire_time <= clock_timestamp()
-  ORDER BY expire_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), gone AS (
-  DELETE FROM results.results AS result USING old
-  WHERE result.tenant_id = old.tenant_id AND result.result_id = old.result_id RETURNING result.save_id, result.stored_bytes
-), emptied AS (DELETE FROM results.chunks USING gone WHERE chunks.save_id = gone.save_id)
-SELECT count(*) AS results, coalesce(sum(stored_bytes), 0)::bigint AS bytes FROM gone
-"""
-
-SWEEP_ORPHANS = """
-WITH old AS (
-  SELECT save_id, kind, first_row FROM results.chunks AS chunk
-  WHERE create_time < clock_timestamp() - make_interval(secs => %(age_s)s)
-    AND NOT EXISTS (SELECT FROM results.results AS result WHERE result.save_id = chunk.save_id)
-  LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), buried AS (
-  DELETE FROM results.tombstones WHERE create_time < clock_timestamp() - interval '7 days'
-)
-DELETE FROM results.chunks AS chunk USING old
-WHERE chunk.save_id = old.save_id AND chunk.kind = old.kind AND chunk.first_row = old.first_row RETURNING 1
-"""
-
 FORGET_SAVE = """
 DELETE FROM results.chunks WHERE save_id = %(save_id)s
 AND NOT EXISTS (SELECT FROM results.results WHERE save_id = %(save_id)s)
+"""
+
+_SORT = {
+    "create_time": "create_time",
+    "statistic": "coalesce((statistics->%(order_by)s::text)::float8, %(undefined)s::float8)",
+}
+
+
+def list_statement(*, by_statistic: bool, ascending: bool) -> str:
+    """Return the statement of a page: by create_time or by a statistic, after the last one seen."""
+    sort, cast = (_SORT["statistic"], "float8") if by_statistic else (_SORT["create_time"], "timestamptz")
+    way, beyond = ("ASC", ">") if ascending else ("DESC", "<")
+    return f"""
+WITH {CLOCK}
+SELECT {COLUMNS}, {sort} AS sort_key FROM results.results
+WHERE tenant_id = %(tenant)s AND {LIVE}
+  AND (%(strategy)s::text IS NULL OR strategy = %(strategy)s::text)
+  AND (%(series)s::jsonb IS NULL OR series @> %(series)s::jsonb)
+  AND labels @> %(labels)s::jsonb
+  AND (%(created_from)s::timestamptz IS NULL OR create_time >= %(created_from)s::timestamptz)
+  AND (%(created_before)s::timestamptz IS NULL OR create_time < %(created_before)s::timestamptz)
+  AND (%(range_from)s::timestamptz IS NULL OR end_time > %(range_from)s::timestamptz)
+  AND (%(range_before)s::timestamptz IS NULL OR start_time < %(range_before)s::timestamptz)
+  AND NOT EXISTS (
+    SELECT FROM jsonb_to_recordset(%(bounds)s::jsonb) AS wanted (name text, min float8, max float8)
+    WHERE ((statistics->wanted.name)::float8 BETWEEN coalesce(wanted.min, '-Infinity') AND coalesce(wanted.max, 'Infinity')) IS NOT TRUE
+  )
+  AND (%(after_id)s::uuid IS NULL OR ({sort}, result_id) {beyond} (%(after_key)s::{cast}, %(after_id)s::uuid))
+ORDER BY {sort} {way}, result_id {way} LIMIT %(limit)s
 """

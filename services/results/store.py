@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from psycopg.rows import DictRow, dict_row
 
-from services.results import statements
-from services.results.keeping import Listing, Swept
+from services.results import retention_statements, statements
+from services.results.keeping import Listing, Page, PinnedTooMuchError
+from services.results.retention import Policy, Reason
 from services.results.saving import Chunk, Commit, ResultKey, StaleFenceError, StoredResult
 from services.runtime.database import Database, DriverConnection
+from services.runtime.paging import Cursor
 
 
 class PostgresResultStore:
     """All results of all tenants; every call names its tenant."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, service_policy: Policy) -> None:
         self._database = database
+        self._service = service_policy
 
     async def add_chunks(self, save_id: str, chunks: Sequence[Chunk]) -> None:
         """Store chunks that nobody sees yet."""
@@ -33,96 +38,139 @@ class PostgresResultStore:
                 cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, key)
                 [before] = await cursor.fetchall()
             if before["checksum"] == commit.checksum:
-                return _result((await _run(connection, statements.GET, key))[0]), False
+                return _result((await run(connection, statements.GET, key))[0]), False
             if commit.fence <= max(before["buried"] or 0, before["fence"] or 0):
                 raise StaleFenceError
-            parameters = key | {
-                "save_id": commit.save_id,
-                "fence": commit.fence,
-                "checksum": commit.checksum,
-                "strategy": commit.strategy,
-                "symbols": list(commit.symbols),
-                "labels": json.dumps(dict(commit.labels)),
-                "statistics": json.dumps(dict(commit.statistics)),
-                "header": commit.header,
-                "stored_bytes": commit.stored_bytes,
-                "ttl_s": commit.ttl_s,
-            }
             async with connection.pipeline():
                 if before["fence"] is not None:
-                    await connection.execute(statements.REMOVE, key)
+                    await connection.execute(statements.REMOVE, key | {"reason": None})
                 await _add(connection, commit.save_id, chunks)
+                parameters = key | self._columns(commit)
                 cursor = await connection.cursor(row_factory=dict_row).execute(statements.COMMIT, parameters)
                 await connection.commit()
                 [stored] = await cursor.fetchall()
             return _result(stored), True
 
+    def _columns(self, commit: Commit) -> dict[str, object]:
+        return {
+            "save_id": commit.save_id,
+            "fence": commit.fence,
+            "checksum": commit.checksum,
+            "strategy": commit.strategy,
+            "series": json.dumps(list(commit.series)),
+            "start_time": commit.start_time,
+            "end_time": commit.end_time,
+            "labels": json.dumps(dict(commit.labels)),
+            "statistics": json.dumps(dict(commit.statistics)),
+            "header": commit.header,
+            "stored_bytes": commit.stored_bytes,
+            "ttl_s": commit.ttl_s,
+            "default_ttl_s": self._service.default_ttl_s,
+            "min_ttl_s": self._service.min_ttl_s,
+            "max_ttl_s": self._service.max_ttl_s,
+        }
+
     async def forget_save(self, save_id: str) -> None:
         """Drop the chunks of a save that did not become a result."""
         async with self._database.single() as connection:
-            await _run(connection, statements.FORGET_SAVE, {"save_id": save_id})
+            await run(connection, statements.FORGET_SAVE, {"save_id": save_id})
 
     async def get(self, key: ResultKey) -> StoredResult | None:
         """Return a live result."""
         async with self._database.single() as connection:
-            return _first(await _run(connection, statements.GET, _key(key)))
+            return _first(await run(connection, statements.GET, _key(key)))
 
-    async def list(self, tenant: str, listing: Listing) -> Sequence[StoredResult]:
-        """Return a page of live results, newest first."""
+    async def get_several(self, tenant: str, result_ids: Sequence[str]) -> Sequence[StoredResult]:
+        """Return those that are live, all as of one instant."""
+        async with self._database.single() as connection:
+            parameters = {"tenant": tenant, "result_ids": list(result_ids)}
+            return [_result(row) for row in await run(connection, statements.GET_SEVERAL, parameters)]
+
+    async def check(self, tenant: str, result_ids: Sequence[str]) -> tuple[Sequence[str], datetime]:
+        """Return the ids of those that are live, and the instant."""
+        async with self._database.single() as connection:
+            parameters = {"tenant": tenant, "result_ids": list(result_ids)}
+            [row] = await run(connection, statements.CHECK, parameters)
+        return row["result_ids"], row["read_time"]
+
+    async def list(self, tenant: str, listing: Listing) -> Page:
+        """Return a page of live results."""
+        by_statistic = bool(listing.order_by)
+        statement = statements.list_statement(by_statistic=by_statistic, ascending=listing.ascending)
+        after_key, after_id = listing.after or (None, None)
         parameters = {
             "tenant": tenant,
             "strategy": listing.strategy or None,
-            "symbol": listing.symbol or None,
+            "series": json.dumps([dict(listing.series)]) if listing.series else None,
             "labels": json.dumps(dict(listing.labels)),
-            "after_time": listing.after_time,
-            "after_id": listing.after_id,
+            "created_from": listing.created_from,
+            "created_before": listing.created_before,
+            "range_from": listing.range_from,
+            "range_before": listing.range_before,
+            "bounds": json.dumps([dict(one) for one in listing.bounds]),
+            "order_by": listing.order_by,
+            "undefined": math.inf if listing.ascending else -math.inf,
+            "after_key": after_key,
+            "after_id": after_id,
             "limit": listing.page_size,
         }
         async with self._database.single() as connection:
-            return [_result(row) for row in await _run(connection, statements.LIST, parameters)]
+            rows = await run(connection, statement, parameters)
+            read_time = rows[0]["read_time"] if rows else (await run(connection, statements.NOW, {}))[0]["read_time"]
+        cursor = _cursor(rows[-1]) if len(rows) == listing.page_size else None
+        return Page([_result(row) for row in rows], cursor, read_time)
 
     async def chunk(self, save_id: str, kind: str, row: int) -> Chunk | None:
         """Return the chunk that holds a row; None when it is gone."""
         async with self._database.single() as connection:
-            rows = await _run(connection, statements.CHUNK, {"save_id": save_id, "kind": kind, "row": row})
+            rows = await run(connection, statements.CHUNK, {"save_id": save_id, "kind": kind, "row": row})
         if not rows:
             return None
-        return Chunk(kind, rows[0]["first_row"], rows[0]["row_count"], bytes(rows[0]["payload"]))
+        [found] = rows
+        payload = bytes(found["payload"])
+        return Chunk(kind, found["first_row"], found["row_count"], payload, packed=found["packing"] == 1)
 
     async def set_ttl(self, key: ResultKey, ttl_s: float, *, extend_only: bool) -> StoredResult | None:
         """Let a live result expire so long from now; with extend_only never sooner than it would."""
         statement = statements.EXTEND if extend_only else statements.SET_TTL
         async with self._database.single() as connection:
-            return _first(await _run(connection, statement, {**_key(key), "ttl_s": ttl_s}))
+            return _first(await run(connection, statement, {**_key(key), "ttl_s": ttl_s}))
 
-    async def pin(self, key: ResultKey) -> StoredResult | None:
-        """Keep a live result until it is unpinned."""
-        async with self._database.single() as connection:
-            return _first(await _run(connection, statements.PIN, _key(key)))
+    async def pin(self, key: ResultKey, policy: Policy) -> StoredResult | None:
+        """Keep a live result until it is unpinned. PinnedTooMuchError."""
+        async with self._database.driver() as connection:
+            if policy.limited:
+                await run(connection, retention_statements.LOCK_TENANT, _key(key))
+            pinned = _first(await run(connection, statements.PIN, _key(key)))
+            if pinned is not None and policy.limited:
+                [usage] = await run(connection, retention_statements.USAGE, _key(key))
+                if _over(usage["pinned_results"], policy.max_results) or _over(usage["pinned_bytes"], policy.max_bytes):
+                    raise PinnedTooMuchError
+        return pinned
 
     async def delete(self, key: ResultKey, tombstone_fence: int) -> bool:
         """Delete a result and refuse late saves up to a fence; return whether there was a live one."""
         async with self._database.driver() as connection:
-            await _run(connection, statements.LOCK, _key(key))
+            await run(connection, statements.LOCK, _key(key))
             if tombstone_fence > 0:
-                await _run(connection, statements.BURY, {**_key(key), "fence": tombstone_fence})
-            rows = await _run(connection, statements.REMOVE, _key(key))
+                await run(connection, statements.BURY, {**_key(key), "fence": tombstone_fence})
+            rows = await run(connection, statements.REMOVE, {**_key(key), "reason": int(Reason.DELETED)})
         return bool(rows and rows[0]["live"])
 
-    async def sweep(self, limit: int) -> Swept:
-        """Delete up to `limit` expired results; any number of sweepers may do so at once, each result goes once."""
-        async with self._database.single() as connection:
-            row = (await _run(connection, statements.SWEEP, {"limit": limit}))[0]
-        return Swept(row["results"], row["bytes"])
 
-    async def sweep_orphans(self, age_s: float, limit: int) -> int:
-        """Delete chunks of saves that never became a result; return how many."""
-        async with self._database.driver() as connection:
-            return len(await _run(connection, statements.SWEEP_ORPHANS, {"age_s": age_s, "limit": limit}))
+async def run(connection: DriverConnection, statement: str, parameters: Mapping[str, object]) -> Sequence[DictRow]:
+    """Run one statement; return its rows by name."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
 
 
 def _key(key: ResultKey) -> dict[str, object]:
     return {"tenant": key.tenant, "result_id": key.result_id}
+
+
+def _over(value: int, most: int | None) -> bool:
+    return most is not None and value > most
 
 
 async def _add(connection: DriverConnection, save_id: str, chunks: Sequence[Chunk]) -> None:
@@ -137,14 +185,13 @@ async def _add(connection: DriverConnection, save_id: str, chunks: Sequence[Chun
         await connection.execute(statements.ADD_CHUNK, parameters)
 
 
-async def _run(connection: DriverConnection, statement: str, parameters: Mapping[str, object]) -> Sequence[DictRow]:
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(statement, parameters)
-        return await cursor.fetchall() if cursor.description else []
-
-
 def _first(rows: Sequence[DictRow]) -> StoredResult | None:
     return _result(rows[0]) if rows else None
+
+
+def _cursor(row: DictRow) -> Cursor:
+    key = row["sort_key"]
+    return [key.isoformat() if isinstance(key, datetime) else repr(key), row["result_id"]]
 
 
 def _result(row: DictRow) -> StoredResult:
@@ -156,5 +203,6 @@ def _result(row: DictRow) -> StoredResult:
         row["create_time"],
         row["expire_time"],
         row["pinned"],
+        row["last_read_time"],
         row["read_time"],
     )

@@ -5,18 +5,27 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.results.cache import PayloadCache
-from services.results.keeping import Swept
+from services.results.retention import Reason, Taken
+from services.results.sweeping import Backlog, SweepObserver
 
 
 class ResultsTelemetry:
-    """Counters of what is saved and swept, gauges of the cache."""
+    """Counters of what is saved and what goes, gauges of the cache and of what waits to be swept."""
 
     def __init__(self, registry: CollectorRegistry, cache: PayloadCache) -> None:
         prefix = "klinecast_results"
         self._saved = Counter(f"{prefix}_saved", "Results stored", registry=registry)
         self._saved_bytes = Counter(f"{prefix}_saved_bytes", "Bytes of results stored", registry=registry)
-        self._swept = Counter(f"{prefix}_swept", "Expired results deleted", registry=registry)
-        self._swept_bytes = Counter(f"{prefix}_swept_bytes", "Bytes of expired results deleted", registry=registry)
+        self._swept = Counter(f"{prefix}_swept", "Results deleted by policy", ["reason"], registry=registry)
+        self._swept_bytes = Counter(f"{prefix}_swept_bytes", "Their bytes", ["reason"], registry=registry)
+        self._orphans = Counter(f"{prefix}_orphan_chunks", "Chunks without a result deleted", registry=registry)
+        self._backlog = Gauge(
+            f"{prefix}_sweep_backlog", "Expired results not deleted yet, counted up to 10,000", registry=registry
+        )
+        self._lag = Gauge(f"{prefix}_sweep_lag_seconds", "How long the oldest of them has expired", registry=registry)
+        for reason in (Reason.EXPIRED, Reason.MAX_RESULTS, Reason.MAX_BYTES):
+            self._swept.labels(reason.name.lower())
+            self._swept_bytes.labels(reason.name.lower())
         gauges = {
             "cache_bytes": ("Bytes of payloads in memory", lambda: cache.size_bytes),
             "cache_hits": ("Chunks read from memory", lambda: cache.hits),
@@ -25,12 +34,21 @@ class ResultsTelemetry:
         for name, (text, read) in gauges.items():
             Gauge(f"{prefix}_{name}", text, registry=registry).set_function(read)
 
+    @property
+    def sweeps(self) -> SweepObserver:
+        """Who the sweeper tells what it did."""
+        return SweepObserver(self._taken, self._measured, self._orphans.inc)
+
     def saved(self, stored_bytes: int) -> None:
         """Count a stored result."""
         self._saved.inc()
         self._saved_bytes.inc(stored_bytes)
 
-    def swept(self, swept: Swept) -> None:
-        """Count what a batch of a sweep deleted."""
-        self._swept.inc(swept.results)
-        self._swept_bytes.inc(swept.bytes)
+    def _taken(self, taken: Taken) -> None:
+        for reason, (results, size) in taken.by_reason.items():
+            self._swept.labels(reason.name.lower()).inc(results)
+            self._swept_bytes.labels(reason.name.lower()).inc(size)
+
+    def _measured(self, backlog: Backlog) -> None:
+        self._backlog.set(backlog.results)
+        self._lag.set(backlog.oldest_s)

@@ -29,7 +29,7 @@ def main() -> None:
     for executor in EXECUTORS:
         with durable_suite(executor=executor) as suite, suite.client() as client:
             rows += measure(executor, suite, client)
-    publish("jobs", rows)
+    publish("bench-jobs", rows)
 
 
 def measure(executor: str, suite: Suite, client: Client) -> list[Row]:

@@ -425,7 +425,7 @@ class Backtest(_message.Message):
     request_id: _builtins.str
     """Request id it was created under; empty when none was sent."""
     result_expired: _builtins.bool
-    """Whether the result has expired or was deleted since; only GetBacktest fills it in."""
+    """Whether the result has expired or was deleted since; absent until SUCCEEDED, and while the results service is away."""
     @_builtins.property
     def config(self) -> Global___BacktestConfig:
         """As sent."""

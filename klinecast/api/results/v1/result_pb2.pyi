@@ -440,10 +440,11 @@ class Result(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     STORED_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_READ_TIME_FIELD_NUMBER: _builtins.int
     pinned: _builtins.bool
     """Whether it is kept until unpinned."""
     stored_bytes: _builtins.int
-    """Bytes it takes, columns included."""
+    """Bytes it takes, columns included, packed as they are stored."""
     @_builtins.property
     def header(self) -> Global___ResultHeader:
         """What it says."""
@@ -456,6 +457,10 @@ class Result(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it expires, by the database's clock; absent while pinned."""
 
+    @_builtins.property
+    def last_read_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last read, exact to a minute; saving, GetResult, the streams, comparing, rendering and UpdateRetention read it."""
+
     def __init__(
         self,
         *,
@@ -464,10 +469,11 @@ class Result(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         pinned: _builtins.bool = ...,
         stored_bytes: _builtins.int = ...,
+        last_read_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "header", b"header", "last_read_time", b"last_read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "header", b"header", "pinned", b"pinned", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "header", b"header", "last_read_time", b"last_read_time", "pinned", b"pinned", "stored_bytes", b"stored_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

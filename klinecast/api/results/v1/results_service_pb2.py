@@ -24,10 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from klinecast.api.market.v1 import interval_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_interval__pb2
+from klinecast.api.market.v1 import series_pb2 as klinecast_dot_api_dot_market_dot_v1_dot_series__pb2
+from klinecast.api.results.v1 import comparison_pb2 as klinecast_dot_api_dot_results_dot_v1_dot_comparison__pb2
 from klinecast.api.results.v1 import result_pb2 as klinecast_dot_api_dot_results_dot_v1_dot_result__pb2
+from klinecast.api.results.v1 import retention_pb2 as klinecast_dot_api_dot_results_dot_v1_dot_retention__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.klinecast/api/results/v1/results_service.proto\x12\x18klinecast.api.results.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%klinecast/api/results/v1/result.proto\"\xc5\x02\n\x11SaveResultRequest\x12:\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32).klinecast.api.results.v1.SaveResultBeginH\x00\x12\x38\n\x06trades\x18\x02 \x01(\x0b\x32&.klinecast.api.results.v1.TradeColumnsH\x00\x12\x36\n\x05\x66ills\x18\x03 \x01(\x0b\x32%.klinecast.api.results.v1.FillColumnsH\x00\x12\x39\n\x06\x65quity\x18\x04 \x01(\x0b\x32\'.klinecast.api.results.v1.EquityColumnsH\x00\x12<\n\x06\x63ommit\x18\x05 \x01(\x0b\x32*.klinecast.api.results.v1.SaveResultCommitH\x00\x42\t\n\x07payload\"\x80\x01\n\x0fSaveResultBegin\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32&.klinecast.api.results.v1.ResultHeader\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x10SaveResultCommit\x12\x10\n\x08\x63hecksum\x18\x01 \x01(\t\"V\n\x12SaveResultResponse\x12\x30\n\x06result\x18\x01 \x01(\x0b\x32 .klinecast.api.results.v1.Result\x12\x0e\n\x06stored\x18\x02 \x01(\x08\"%\n\x10GetResultRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\"t\n\x11GetResultResponse\x12\x30\n\x06result\x18\x01 \x01(\x0b\x32 .klinecast.api.results.v1.Result\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe9\x01\n\x12ListResultsRequest\x12\x10\n\x08strategy\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12H\n\x06labels\x18\x03 \x03(\x0b\x32\x38.klinecast.api.results.v1.ListResultsRequest.LabelsEntry\x12\x16\n\tpage_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_page_size\"\x90\x01\n\x13ListResultsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .klinecast.api.results.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x13StreamTradesRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x11\n\tstart_row\x18\x02 \x01(\x03\"t\n\x14StreamTradesResponse\x12\x36\n\x06trades\x18\x01 \x01(\x0b\x32&.klinecast.api.results.v1.TradeColumns\x12\x10\n\x08next_row\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\":\n\x12StreamFillsRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x11\n\tstart_row\x18\x02 \x01(\x03\"q\n\x13StreamFillsResponse\x12\x34\n\x05\x66ills\x18\x01 \x01(\x0b\x32%.klinecast.api.results.v1.FillColumns\x12\x10\n\x08next_row\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\";\n\x13StreamEquityRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x11\n\tstart_row\x18\x02 \x01(\x03\"u\n\x14StreamEquityResponse\x12\x37\n\x06\x65quity\x18\x01 \x01(\x0b\x32\'.klinecast.api.results.v1.EquityColumns\x12\x10\n\x08next_row\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\"\x89\x01\n\x16UpdateRetentionRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12(\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x10\n\x06pinned\x18\x03 \x01(\x08H\x00\x12\x13\n\x0b\x65xtend_only\x18\x04 \x01(\x08\x42\x0b\n\tretention\"K\n\x17UpdateRetentionResponse\x12\x30\n\x06result\x18\x01 \x01(\x0b\x32 .klinecast.api.results.v1.Result\"A\n\x13\x44\x65leteResultRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x17\n\x0ftombstone_fence\x18\x02 \x01(\x03\"\'\n\x14\x44\x65leteResultResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x32\x84\x07\n\x0eResultsService\x12i\n\nSaveResult\x12+.klinecast.api.results.v1.SaveResultRequest\x1a,.klinecast.api.results.v1.SaveResultResponse(\x01\x12\x64\n\tGetResult\x12*.klinecast.api.results.v1.GetResultRequest\x1a+.klinecast.api.results.v1.GetResultResponse\x12j\n\x0bListResults\x12,.klinecast.api.results.v1.ListResultsRequest\x1a-.klinecast.api.results.v1.ListResultsResponse\x12o\n\x0cStreamTrades\x12-.klinecast.api.results.v1.StreamTradesRequest\x1a..klinecast.api.results.v1.StreamTradesResponse0\x01\x12l\n\x0bStreamFills\x12,.klinecast.api.results.v1.StreamFillsRequest\x1a-.klinecast.api.results.v1.StreamFillsResponse0\x01\x12o\n\x0cStreamEquity\x12-.klinecast.api.results.v1.StreamEquityRequest\x1a..klinecast.api.results.v1.StreamEquityResponse0\x01\x12v\n\x0fUpdateRetention\x12\x30.klinecast.api.results.v1.UpdateRetentionRequest\x1a\x31.klinecast.api.results.v1.UpdateRetentionResponse\x12m\n\x0c\x44\x65leteResult\x12-.klinecast.api.results.v1.DeleteResultRequest\x1a..klinecast.api.results.v1.DeleteResultResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.klinecast/api/results/v1/results_service.proto\x12\x18klinecast.api.results.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&klinecast/api/market/v1/interval.proto\x1a$klinecast/api/market/v1/series.proto\x1a)klinecast/api/results/v1/comparison.proto\x1a%klinecast/api/results/v1/result.proto\x1a(klinecast/api/results/v1/retention.proto\"\xc5\x02\n\x11SaveResultRequest\x12:\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32).klinecast.api.results.v1.SaveResultBeginH\x00\x12\x38\n\x06trades\x18\x02 \x01(\x0b\x32&.klinecast.api.results.v1.TradeColumnsH\x00\x12\x36\n\x05\x66ills\x18\x03 \x01(\x0b\x32%.klinecast.api.results.v1.FillColumnsH\x00\x12\x39\n\x06\x65quity\x18\x04 \x01(\x0b\x32\'.klinecast.api.results.v1.EquityColumnsH\x00\x12<\n\x06\x63ommit\x18\x05 \x01(\x0b\x32*.klinecast.api.results.v1.SaveResultCommitH\x00\x42\t\n\x07payload\"\x80\x01\n\x0fSaveResultBegin\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32&.klinecast.api.results.v1.ResultHeader\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x10SaveResultCommit\x12\x10\n\x08\x63hecksum\x18\x01 \x01(\t\"V\n\x12SaveResultResponse\x12\x30\n\x06result\x18\x01 \x01(\x0b\x32 .klinecast.api.results.v1.Result\x12\x0e\n\x06stored\x18\x02 \x01(\x08\"%\n\x10GetResultRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\"t\n\x11GetResultResponse\x12\x30\n\x06result\x18\x01 \x01(\x0b\x32 .klinecast.api.results.v1.Result\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x05\n\x12ListResultsRequest\x12\x10\n\x08strategy\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12H\n\x06labels\x18\x03 \x03(\x0b\x32\x38.klinecast.api.results.v1.ListResultsRequest.LabelsEntry\x12\x16\n\tpage_size\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\r\n\x05venue\x18\x06 \x01(\t\x12\x38\n\x0bmarket_type\x18\x07 \x01(\x0e\x32#.klinecast.api.market.v1.MarketType\x12\x33\n\x08interval\x18\x08 \x01(\x0e\x32!.klinecast.api.market.v1.Interval\x12\x30\n\x0c\x63reated_from\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrange_from\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0crange_before\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\nstatistics\x18\r \x03(\x0b\x32).klinecast.api.results.v1.StatisticBounds\x12\x10\n\x08order_by\x18\x0e \x01(\t\x12\x11\n\tascending\x18\x0f \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_page_size\"S\n\x0fStatisticBounds\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x03min\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"\x90\x01\n\x13ListResultsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .klinecast.api.results.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x13\x43heckResultsRequest\x12\x12\n\nresult_ids\x18\x01 \x03(\t\"Y\n\x14\x43heckResultsResponse\x12\x12\n\nresult_ids\x18\x01 \x03(\t\x12-\n\tread_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"+\n\x15\x43ompareResultsRequest\x12\x12\n\nresult_ids\x18\x01 \x03(\t\"\xf1\x01\n\x16\x43ompareResultsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .klinecast.api.results.v1.Result\x12:\n\nstatistics\x18\x02 \x03(\x0b\x32&.klinecast.api.results.v1.StatisticRow\x12\x39\n\x0b\x64ifferences\x18\x03 \x03(\x0b\x32$.klinecast.api.results.v1.Difference\x12-\n\tread_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x13RenderReportRequest\x12\x12\n\nresult_ids\x18\x01 \x03(\t\"$\n\x14RenderReportResponse\x12\x0c\n\x04html\x18\x01 \x01(\t\";\n\x13StreamTradesRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x11\n\tstart_row\x18\x02 \x01(\x03\"t\n\x14StreamTradesResponse\x12\x36\n\x06trades\x18\x01 \x01(\x0b\x32&.klinecast.api.results.v1.TradeColumns\x12\x10\n\x08next_row\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\":\n\x12StreamFillsRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x11\n\tstart_row\x18\x02 \x01(\x03\"q\n\x13StreamFillsResponse\x12\x34\n\x05\x66ills\x18\x01 \x01(\x0b\x32%.klinecast.api.results.v1.FillColumns\x12\x10\n\x08next_row\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\"c\n\x13StreamEquityRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x11\n\tstart_row\x18\x02 \x01(\x03\x12\x17\n\nmax_points\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_points\"u\n\x14StreamEquityResponse\x12\x37\n\x06\x65quity\x18\x01 \x01(\x0b\x32\'.klinecast.api.results.v1.EquityColumns\x12\x10\n\x08next_row\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\"\x1b\n\x19GetRetentionPolicyRequest\"\x90\x01\n\x1aGetRetentionPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).klinecast.api.results.v1.RetentionPolicy\x12\x37\n\x05usage\x18\x02 \x01(\x0b\x32(.klinecast.api.results.v1.RetentionUsage\"V\n\x19SetRetentionPolicyRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).klinecast.api.results.v1.RetentionPolicy\"W\n\x1aSetRetentionPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).klinecast.api.results.v1.RetentionPolicy\"T\n\x17PreviewRetentionRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).klinecast.api.results.v1.RetentionPolicy\"\xce\x01\n\x18PreviewRetentionResponse\x12\x37\n\x06losses\x18\x01 \x03(\x0b\x32\'.klinecast.api.results.v1.RetentionLoss\x12\x12\n\nresult_ids\x18\x02 \x03(\t\x12\x36\n\x04kept\x18\x03 \x01(\x0b\x32(.klinecast.api.results.v1.RetentionUsage\x12-\n\tread_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\x19ListRetentionAuditRequest\x12\x39\n\x06reason\x18\x01 \x01(\x0e\x32).klinecast.api.results.v1.RetentionReason\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"v\n\x1aListRetentionAuditResponse\x12?\n\x07records\x18\x01 \x03(\x0b\x32..klinecast.api.results.v1.RetentionAuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x16UpdateRetentionRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12(\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x10\n\x06pinned\x18\x03 \x01(\x08H\x00\x12\x13\n\x0b\x65xtend_only\x18\x04 \x01(\x08\x42\x0b\n\tretention\"K\n\x17UpdateRetentionResponse\x12\x30\n\x06result\x18\x01 \x01(\x0b\x32 .klinecast.api.results.v1.Result\"A\n\x13\x44\x65leteResultRequest\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x17\n\x0ftombstone_fence\x18\x02 \x01(\x03\"\'\n\x14\x44\x65leteResultResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x32\xd5\r\n\x0eResultsService\x12i\n\nSaveResult\x12+.klinecast.api.results.v1.SaveResultRequest\x1a,.klinecast.api.results.v1.SaveResultResponse(\x01\x12\x64\n\tGetResult\x12*.klinecast.api.results.v1.GetResultRequest\x1a+.klinecast.api.results.v1.GetResultResponse\x12j\n\x0bListResults\x12,.klinecast.api.results.v1.ListResultsRequest\x1a-.klinecast.api.results.v1.ListResultsResponse\x12m\n\x0c\x43heckResults\x12-.klinecast.api.results.v1.CheckResultsRequest\x1a..klinecast.api.results.v1.CheckResultsResponse\x12s\n\x0e\x43ompareResults\x12/.klinecast.api.results.v1.CompareResultsRequest\x1a\x30.klinecast.api.results.v1.CompareResultsResponse\x12m\n\x0cRenderReport\x12-.klinecast.api.results.v1.RenderReportRequest\x1a..klinecast.api.results.v1.RenderReportResponse\x12o\n\x0cStreamTrades\x12-.klinecast.api.results.v1.StreamTradesRequest\x1a..klinecast.api.results.v1.StreamTradesResponse0\x01\x12l\n\x0bStreamFills\x12,.klinecast.api.results.v1.StreamFillsRequest\x1a-.klinecast.api.results.v1.StreamFillsResponse0\x01\x12o\n\x0cStreamEquity\x12-.klinecast.api.results.v1.StreamEquityRequest\x1a..klinecast.api.results.v1.StreamEquityResponse0\x01\x12v\n\x0fUpdateRetention\x12\x30.klinecast.api.results.v1.UpdateRetentionRequest\x1a\x31.klinecast.api.results.v1.UpdateRetentionResponse\x12m\n\x0c\x44\x65leteResult\x12-.klinecast.api.results.v1.DeleteResultRequest\x1a..klinecast.api.results.v1.DeleteResultResponse\x12\x7f\n\x12GetRetentionPolicy\x12\x33.klinecast.api.results.v1.GetRetentionPolicyRequest\x1a\x34.klinecast.api.results.v1.GetRetentionPolicyResponse\x12\x7f\n\x12SetRetentionPolicy\x12\x33.klinecast.api.results.v1.SetRetentionPolicyRequest\x1a\x34.klinecast.api.results.v1.SetRetentionPolicyResponse\x12y\n\x10PreviewRetention\x12\x31.klinecast.api.results.v1.PreviewRetentionRequest\x1a\x32.klinecast.api.results.v1.PreviewRetentionResponse\x12\x7f\n\x12ListRetentionAudit\x12\x33.klinecast.api.results.v1.ListRetentionAuditRequest\x1a\x34.klinecast.api.results.v1.ListRetentionAuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,44 +40,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTRESULTSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTRESULTSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SAVERESULTREQUEST']._serialized_start=181
-  _globals['_SAVERESULTREQUEST']._serialized_end=506
-  _globals['_SAVERESULTBEGIN']._serialized_start=509
-  _globals['_SAVERESULTBEGIN']._serialized_end=637
-  _globals['_SAVERESULTCOMMIT']._serialized_start=639
-  _globals['_SAVERESULTCOMMIT']._serialized_end=675
-  _globals['_SAVERESULTRESPONSE']._serialized_start=677
-  _globals['_SAVERESULTRESPONSE']._serialized_end=763
-  _globals['_GETRESULTREQUEST']._serialized_start=765
-  _globals['_GETRESULTREQUEST']._serialized_end=802
-  _globals['_GETRESULTRESPONSE']._serialized_start=804
-  _globals['_GETRESULTRESPONSE']._serialized_end=920
-  _globals['_LISTRESULTSREQUEST']._serialized_start=923
-  _globals['_LISTRESULTSREQUEST']._serialized_end=1156
-  _globals['_LISTRESULTSREQUEST_LABELSENTRY']._serialized_start=1097
-  _globals['_LISTRESULTSREQUEST_LABELSENTRY']._serialized_end=1142
-  _globals['_LISTRESULTSRESPONSE']._serialized_start=1159
-  _globals['_LISTRESULTSRESPONSE']._serialized_end=1303
-  _globals['_STREAMTRADESREQUEST']._serialized_start=1305
-  _globals['_STREAMTRADESREQUEST']._serialized_end=1364
-  _globals['_STREAMTRADESRESPONSE']._serialized_start=1366
-  _globals['_STREAMTRADESRESPONSE']._serialized_end=1482
-  _globals['_STREAMFILLSREQUEST']._serialized_start=1484
-  _globals['_STREAMFILLSREQUEST']._serialized_end=1542
-  _globals['_STREAMFILLSRESPONSE']._serialized_start=1544
-  _globals['_STREAMFILLSRESPONSE']._serialized_end=1657
-  _globals['_STREAMEQUITYREQUEST']._serialized_start=1659
-  _globals['_STREAMEQUITYREQUEST']._serialized_end=1718
-  _globals['_STREAMEQUITYRESPONSE']._serialized_start=1720
-  _globals['_STREAMEQUITYRESPONSE']._serialized_end=1837
-  _globals['_UPDATERETENTIONREQUEST']._serialized_start=1840
-  _globals['_UPDATERETENTIONREQUEST']._serialized_end=1977
-  _globals['_UPDATERETENTIONRESPONSE']._serialized_start=1979
-  _globals['_UPDATERETENTIONRESPONSE']._serialized_end=2054
-  _globals['_DELETERESULTREQUEST']._serialized_start=2056
-  _globals['_DELETERESULTREQUEST']._serialized_end=2121
-  _globals['_DELETERESULTRESPONSE']._serialized_start=2123
-  _globals['_DELETERESULTRESPONSE']._serialized_end=2162
-  _globals['_RESULTSSERVICE']._serialized_start=2165
-  _globals['_RESULTSSERVICE']._serialized_end=3065
+  _globals['_SAVERESULTREQUEST']._serialized_start=344
+  _globals['_SAVERESULTREQUEST']._serialized_end=669
+  _globals['_SAVERESULTBEGIN']._serialized_start=672
+  _globals['_SAVERESULTBEGIN']._serialized_end=800
+  _globals['_SAVERESULTCOMMIT']._serialized_start=802
+  _globals['_SAVERESULTCOMMIT']._serialized_end=838
+  _globals['_SAVERESULTRESPONSE']._serialized_start=840
+  _globals['_SAVERESULTRESPONSE']._serialized_end=926
+  _globals['_GETRESULTREQUEST']._serialized_start=928
+  _globals['_GETRESULTREQUEST']._serialized_end=965
+  _globals['_GETRESULTRESPONSE']._serialized_start=967
+  _globals['_GETRESULTRESPONSE']._serialized_end=1083
+  _globals['_LISTRESULTSREQUEST']._serialized_start=1086
+  _globals['_LISTRESULTSREQUEST']._serialized_end=1745
+  _globals['_LISTRESULTSREQUEST_LABELSENTRY']._serialized_start=1686
+  _globals['_LISTRESULTSREQUEST_LABELSENTRY']._serialized_end=1731
+  _globals['_STATISTICBOUNDS']._serialized_start=1747
+  _globals['_STATISTICBOUNDS']._serialized_end=1830
+  _globals['_LISTRESULTSRESPONSE']._serialized_start=1833
+  _globals['_LISTRESULTSRESPONSE']._serialized_end=1977
+  _globals['_CHECKRESULTSREQUEST']._serialized_start=1979
+  _globals['_CHECKRESULTSREQUEST']._serialized_end=2020
+  _globals['_CHECKRESULTSRESPONSE']._serialized_start=2022
+  _globals['_CHECKRESULTSRESPONSE']._serialized_end=2111
+  _globals['_COMPARERESULTSREQUEST']._serialized_start=2113
+  _globals['_COMPARERESULTSREQUEST']._serialized_end=2156
+  _globals['_COMPARERESULTSRESPONSE']._serialized_start=2159
+  _globals['_COMPARERESULTSRESPONSE']._serialized_end=2400
+  _globals['_RENDERREPORTREQUEST']._serialized_start=2402
+  _globals['_RENDERREPORTREQUEST']._serialized_end=2443
+  _globals['_RENDERREPORTRESPONSE']._serialized_start=2445
+  _globals['_RENDERREPORTRESPONSE']._serialized_end=2481
+  _globals['_STREAMTRADESREQUEST']._serialized_start=2483
+  _globals['_STREAMTRADESREQUEST']._serialized_end=2542
+  _globals['_STREAMTRADESRESPONSE']._serialized_start=2544
+  _globals['_STREAMTRADESRESPONSE']._serialized_end=2660
+  _globals['_STREAMFILLSREQUEST']._serialized_start=2662
+  _globals['_STREAMFILLSREQUEST']._serialized_end=2720
+  _globals['_STREAMFILLSRESPONSE']._serialized_start=2722
+  _globals['_STREAMFILLSRESPONSE']._serialized_end=2835
+  _globals['_STREAMEQUITYREQUEST']._serialized_start=2837
+  _globals['_STREAMEQUITYREQUEST']._serialized_end=2936
+  _globals['_STREAMEQUITYRESPONSE']._serialized_start=2938
+  _globals['_STREAMEQUITYRESPONSE']._serialized_end=3055
+  _globals['_GETRETENTIONPOLICYREQUEST']._serialized_start=3057
+  _globals['_GETRETENTIONPOLICYREQUEST']._serialized_end=3084
+  _globals['_GETRETENTIONPOLICYRESPONSE']._serialized_start=3087
+  _globals['_GETRETENTIONPOLICYRESPONSE']._serialized_end=3231
+  _globals['_SETRETENTIONPOLICYREQUEST']._serialized_start=3233
+  _globals['_SETRETENTIONPOLICYREQUEST']._serialized_end=3319
+  _globals['_SETRETENTIONPOLICYRESPONSE']._serialized_start=3321
+  _globals['_SETRETENTIONPOLICYRESPONSE']._serialized_end=3408
+  _globals['_PREVIEWRETENTIONREQUEST']._serialized_start=3410
+  _globals['_PREVIEWRETENTIONREQUEST']._serialized_end=3494
+  _globals['_PREVIEWRETENTIONRESPONSE']._serialized_start=3497
+  _globals['_PREVIEWRETENTIONRESPONSE']._serialized_end=3703
+  _globals['_LISTRETENTIONAUDITREQUEST']._serialized_start=3706
+  _globals['_LISTRETENTIONAUDITREQUEST']._serialized_end=3850
+  _globals['_LISTRETENTIONAUDITRESPONSE']._serialized_start=3852
+  _globals['_LISTRETENTIONAUDITRESPONSE']._serialized_end=3970
+  _globals['_UPDATERETENTIONREQUEST']._serialized_start=3973
+  _globals['_UPDATERETENTIONREQUEST']._serialized_end=4110
+  _globals['_UPDATERETENTIONRESPONSE']._serialized_start=4112
+  _globals['_UPDATERETENTIONRESPONSE']._serialized_end=4187
+  _globals['_DELETERESULTREQUEST']._serialized_start=4189
+  _globals['_DELETERESULTREQUEST']._serialized_end=4254
+  _globals['_DELETERESULTRESPONSE']._serialized_start=4256
+  _globals['_DELETERESULTRESPONSE']._serialized_end=4295
+  _globals['_RESULTSSERVICE']._serialized_start=4298
+  _globals['_RESULTSSERVICE']._serialized_end=6047
 # @@protoc_insertion_point(module_scope)

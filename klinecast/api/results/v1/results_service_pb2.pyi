@@ -9,7 +9,11 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from klinecast.api.market.v1 import interval_pb2 as _interval_pb2
+from klinecast.api.market.v1 import series_pb2 as _series_pb2
+from klinecast.api.results.v1 import comparison_pb2 as _comparison_pb2
 from klinecast.api.results.v1 import result_pb2 as _result_pb2
+from klinecast.api.results.v1 import retention_pb2 as _retention_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -88,7 +92,9 @@ class SaveResultBegin(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long it is kept from its commit; default: the service's policy."""
+        """How long it is kept from its commit, default: the tenant's policy. One outside the policy's bounds is moved to the nearer bound: a
+        result that was computed is not refused for it.
+        """
 
     def __init__(
         self,
@@ -238,6 +244,16 @@ class ListResultsRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VENUE_FIELD_NUMBER: _builtins.int
+    MARKET_TYPE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    CREATED_FROM_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    RANGE_FROM_FIELD_NUMBER: _builtins.int
+    RANGE_BEFORE_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    ASCENDING_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """Only this strategy; empty for all."""
     symbol: _builtins.str
@@ -245,10 +261,42 @@ class ListResultsRequest(_message.Message):
     page_size: _builtins.int
     """Most results to return, 1..1,000; default 50."""
     page_token: _builtins.str
-    """next_page_token of the page before; empty for the first."""
+    """next_page_token of the page before, of the same filters and order; empty for the first."""
+    venue: _builtins.str
+    """Only results that read a series of this venue; empty for all. Venue, market type, symbol and interval together: of one series."""
+    market_type: _series_pb2.MarketType.ValueType
+    """Only this market type; UNSPECIFIED for all."""
+    interval: _interval_pb2.Interval.ValueType
+    """Only this interval; UNSPECIFIED for all."""
+    order_by: _builtins.str
+    """Empty: by create_time. Else a statistic, or initial_cash, final_equity, kline_count, trade_rows, fill_rows, ambiguous_klines; results
+    in which it is undefined come last.
+    """
+    ascending: _builtins.bool
+    """Smallest, or oldest, first. Default false: largest, or newest, first."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only results that carry all these labels."""
+
+    @_builtins.property
+    def created_from(self) -> _timestamp_pb2.Timestamp:
+        """Only results that became visible at or after this instant."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only results that became visible before this instant."""
+
+    @_builtins.property
+    def range_from(self) -> _timestamp_pb2.Timestamp:
+        """Only backtests whose range ends after this instant."""
+
+    @_builtins.property
+    def range_before(self) -> _timestamp_pb2.Timestamp:
+        """Only backtests whose range starts before this instant."""
+
+    @_builtins.property
+    def statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatisticBounds]:
+        """Only results within all these bounds; up to 20."""
 
     def __init__(
         self,
@@ -258,16 +306,63 @@ class ListResultsRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         page_size: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
+        venue: _builtins.str = ...,
+        market_type: _series_pb2.MarketType.ValueType = ...,
+        interval: _interval_pb2.Interval.ValueType = ...,
+        created_from: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        range_from: _timestamp_pb2.Timestamp | None = ...,
+        range_before: _timestamp_pb2.Timestamp | None = ...,
+        statistics: _abc.Iterable[Global___StatisticBounds] | None = ...,
+        order_by: _builtins.str = ...,
+        ascending: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "created_before", b"created_before", "created_from", b"created_from", "page_size", b"page_size", "range_before", b"range_before", "range_from", b"range_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "strategy", b"strategy", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "ascending", b"ascending", "created_before", b"created_before", "created_from", b"created_from", "interval", b"interval", "labels", b"labels", "market_type", b"market_type", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "range_before", b"range_before", "range_from", b"range_from", "statistics", b"statistics", "strategy", b"strategy", "symbol", b"symbol", "venue", b"venue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
     _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
 
 Global___ListResultsRequest: _TypeAlias = ListResultsRequest  # noqa: Y015
+
+@_typing.final
+class StatisticBounds(_message.Message):
+    """Bounds of a statistic; a result in which it is undefined is outside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, as order_by takes it. Required."""
+    min: _builtins.float
+    """At least this."""
+    max: _builtins.float
+    """At most this."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___StatisticBounds: _TypeAlias = StatisticBounds  # noqa: Y015
 
 @_typing.final
 class ListResultsResponse(_message.Message):
@@ -302,6 +397,172 @@ class ListResultsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListResultsResponse: _TypeAlias = ListResultsResponse  # noqa: Y015
+
+@_typing.final
+class CheckResultsRequest(_message.Message):
+    """Which results to look for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Results, 1..1,000."""
+
+    def __init__(
+        self,
+        *,
+        result_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_ids", b"result_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckResultsRequest: _TypeAlias = CheckResultsRequest  # noqa: Y015
+
+@_typing.final
+class CheckResultsResponse(_message.Message):
+    """What of them is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_IDS_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that are kept, in the order asked."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were looked for, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        result_ids: _abc.Iterable[_builtins.str] | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "result_ids", b"result_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckResultsResponse: _TypeAlias = CheckResultsResponse  # noqa: Y015
+
+@_typing.final
+class CompareResultsRequest(_message.Message):
+    """Which results to compare."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Results, 2..8 different ones."""
+
+    def __init__(
+        self,
+        *,
+        result_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_ids", b"result_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareResultsRequest: _TypeAlias = CompareResultsRequest  # noqa: Y015
+
+@_typing.final
+class CompareResultsResponse(_message.Message):
+    """Results side by side."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_result_pb2.Result]:
+        """The results, in the order asked, as they stood at one instant."""
+
+    @_builtins.property
+    def statistics(self) -> _containers.RepeatedCompositeFieldContainer[_comparison_pb2.StatisticRow]:
+        """Every statistic that one of them has, by name."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[_comparison_pb2.Difference]:
+        """What differs in configs and manifests, by path."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were read, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_result_pb2.Result] | None = ...,
+        statistics: _abc.Iterable[_comparison_pb2.StatisticRow] | None = ...,
+        differences: _abc.Iterable[_comparison_pb2.Difference] | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "read_time", b"read_time", "results", b"results", "statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareResultsResponse: _TypeAlias = CompareResultsResponse  # noqa: Y015
+
+@_typing.final
+class RenderReportRequest(_message.Message):
+    """What to render."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One result for its report, 2..8 different ones for a comparison."""
+
+    def __init__(
+        self,
+        *,
+        result_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_ids", b"result_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderReportRequest: _TypeAlias = RenderReportRequest  # noqa: Y015
+
+@_typing.final
+class RenderReportResponse(_message.Message):
+    """A report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTML_FIELD_NUMBER: _builtins.int
+    html: _builtins.str
+    """One HTML document, styles, scripts and numbers inside; at most 3 MiB."""
+    def __init__(
+        self,
+        *,
+        html: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["html", b"html"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderReportResponse: _TypeAlias = RenderReportResponse  # noqa: Y015
 
 @_typing.final
 class StreamTradesRequest(_message.Message):
@@ -427,21 +688,29 @@ class StreamEquityRequest(_message.Message):
 
     RESULT_ID_FIELD_NUMBER: _builtins.int
     START_ROW_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """The result. Required."""
     start_row: _builtins.int
-    """Rows to leave out at the start: where to resume after a cut."""
+    """Rows to leave out at the start: where to resume after a cut. 0 with max_points."""
+    max_points: _builtins.int
+    """Thin to at most so many rows, 10..100,000: the first and the last, and of every stretch of equal length those of its lowest and highest
+    equity and close, so that peaks and troughs stay. Absent: every row.
+    """
     def __init__(
         self,
         *,
         result_id: _builtins.str = ...,
         start_row: _builtins.int = ...,
+        max_points: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_points", b"_max_points", "max_points", b"max_points"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_id", b"result_id", "start_row", b"start_row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_points", b"_max_points", "max_points", b"max_points", "result_id", b"result_id", "start_row", b"start_row"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_points: _TypeAlias = _typing.Literal["max_points"]  # noqa: Y015
+    _WhichOneofArgType__max_points: _TypeAlias = _typing.Literal["_max_points", b"_max_points"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_points) -> _WhichOneofReturnType__max_points | None: ...
 
 Global___StreamEquityRequest: _TypeAlias = StreamEquityRequest  # noqa: Y015
 
@@ -478,6 +747,227 @@ class StreamEquityResponse(_message.Message):
 Global___StreamEquityResponse: _TypeAlias = StreamEquityResponse  # noqa: Y015
 
 @_typing.final
+class GetRetentionPolicyRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRetentionPolicyRequest: _TypeAlias = GetRetentionPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetRetentionPolicyResponse(_message.Message):
+    """The policy and what it keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _retention_pb2.RetentionPolicy:
+        """In effect: what the tenant did not set is the service's."""
+
+    @_builtins.property
+    def usage(self) -> _retention_pb2.RetentionUsage:
+        """What the tenant keeps now."""
+
+    def __init__(
+        self,
+        *,
+        policy: _retention_pb2.RetentionPolicy | None = ...,
+        usage: _retention_pb2.RetentionUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRetentionPolicyResponse: _TypeAlias = GetRetentionPolicyResponse  # noqa: Y015
+
+@_typing.final
+class SetRetentionPolicyRequest(_message.Message):
+    """A new policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _retention_pb2.RetentionPolicy:
+        """Replaces the one before; what is absent is the service's. Required."""
+
+    def __init__(
+        self,
+        *,
+        policy: _retention_pb2.RetentionPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRetentionPolicyRequest: _TypeAlias = SetRetentionPolicyRequest  # noqa: Y015
+
+@_typing.final
+class SetRetentionPolicyResponse(_message.Message):
+    """The policy afterwards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _retention_pb2.RetentionPolicy:
+        """In effect."""
+
+    def __init__(
+        self,
+        *,
+        policy: _retention_pb2.RetentionPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRetentionPolicyResponse: _TypeAlias = SetRetentionPolicyResponse  # noqa: Y015
+
+@_typing.final
+class PreviewRetentionRequest(_message.Message):
+    """Which policy to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _retention_pb2.RetentionPolicy:
+        """Absent: the one in effect."""
+
+    def __init__(
+        self,
+        *,
+        policy: _retention_pb2.RetentionPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewRetentionRequest: _TypeAlias = PreviewRetentionRequest  # noqa: Y015
+
+@_typing.final
+class PreviewRetentionResponse(_message.Message):
+    """What would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOSSES_FIELD_NUMBER: _builtins.int
+    RESULT_IDS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[_retention_pb2.RetentionLoss]:
+        """By reason, reasons that take nothing left out."""
+
+    @_builtins.property
+    def result_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 100 that would go, in order."""
+
+    @_builtins.property
+    def kept(self) -> _retention_pb2.RetentionUsage:
+        """What would be kept."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was looked at, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        losses: _abc.Iterable[_retention_pb2.RetentionLoss] | None = ...,
+        result_ids: _abc.Iterable[_builtins.str] | None = ...,
+        kept: _retention_pb2.RetentionUsage | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "losses", b"losses", "read_time", b"read_time", "result_ids", b"result_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewRetentionResponse: _TypeAlias = PreviewRetentionResponse  # noqa: Y015
+
+@_typing.final
+class ListRetentionAuditRequest(_message.Message):
+    """Which records to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    reason: _retention_pb2.RetentionReason.ValueType
+    """Only this reason; UNSPECIFIED for all."""
+    page_size: _builtins.int
+    """Most records to return, 1..1,000; default 100."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        reason: _retention_pb2.RetentionReason.ValueType = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+
+Global___ListRetentionAuditRequest: _TypeAlias = ListRetentionAuditRequest  # noqa: Y015
+
+@_typing.final
+class ListRetentionAuditResponse(_message.Message):
+    """A page of records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_retention_pb2.RetentionAuditRecord]:
+        """The records."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_retention_pb2.RetentionAuditRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRetentionAuditResponse: _TypeAlias = ListRetentionAuditResponse  # noqa: Y015
+
+@_typing.final
 class UpdateRetentionRequest(_message.Message):
     """New retention of a result."""
 
@@ -490,14 +980,16 @@ class UpdateRetentionRequest(_message.Message):
     result_id: _builtins.str
     """The result. Required."""
     pinned: _builtins.bool
-    """true: keep it until unpinned. false: let it expire after the service's default TTL from now."""
+    """true: keep it until unpinned; RESOURCE_EXHAUSTED when what is pinned would be beyond the policy's limits. false: let it expire after
+    the policy's default TTL from now.
+    """
     extend_only: _builtins.bool
-    """Only ever later: the result expires at the later of what it would and what ttl (or, without ttl, the service's default) says; a pinned
+    """Only ever later: the result expires at the later of what it would and what ttl (or, without ttl, the policy's default) says; a pinned
     one stays pinned. Default false.
     """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Keep it this long from now, 1 s .. 10 years."""
+        """Keep it this long from now, within the bounds of the tenant's policy."""
 
     def __init__(
         self,

@@ -50,6 +50,21 @@ class ResultsServiceStub:
                 request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListResultsRequest.SerializeToString,
                 response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListResultsResponse.FromString,
                 _registered_method=True)
+        self.CheckResults = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/CheckResults',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CheckResultsRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CheckResultsResponse.FromString,
+                _registered_method=True)
+        self.CompareResults = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/CompareResults',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CompareResultsRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CompareResultsResponse.FromString,
+                _registered_method=True)
+        self.RenderReport = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/RenderReport',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.RenderReportRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.RenderReportResponse.FromString,
+                _registered_method=True)
         self.StreamTrades = channel.unary_stream(
                 '/klinecast.api.results.v1.ResultsService/StreamTrades',
                 request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.StreamTradesRequest.SerializeToString,
@@ -75,6 +90,26 @@ class ResultsServiceStub:
                 request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.DeleteResultRequest.SerializeToString,
                 response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.DeleteResultResponse.FromString,
                 _registered_method=True)
+        self.GetRetentionPolicy = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/GetRetentionPolicy',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.GetRetentionPolicyRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.GetRetentionPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetRetentionPolicy = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/SetRetentionPolicy',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.SetRetentionPolicyRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.SetRetentionPolicyResponse.FromString,
+                _registered_method=True)
+        self.PreviewRetention = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/PreviewRetention',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.PreviewRetentionRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.PreviewRetentionResponse.FromString,
+                _registered_method=True)
+        self.ListRetentionAudit = channel.unary_unary(
+                '/klinecast.api.results.v1.ResultsService/ListRetentionAudit',
+                request_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListRetentionAuditRequest.SerializeToString,
+                response_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListRetentionAuditResponse.FromString,
+                _registered_method=True)
 
 
 class ResultsServiceServicer:
@@ -97,7 +132,28 @@ class ResultsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListResults(self, request, context):
-        """Lists results, newest first.
+        """Lists results, newest first or by any statistic. A page goes on after the last one seen, whatever came or went meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckResults(self, request, context):
+        """Tells which of some results are kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareResults(self, request, context):
+        """Puts the statistics of results side by side, and what differs in what was asked and read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderReport(self, request, context):
+        """Renders the report of a result, or of a comparison, as one HTML file that needs no network.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +174,7 @@ class ResultsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamEquity(self, request, context):
-        """Streams the equity of a result.
+        """Streams the equity of a result, whole or thinned for a chart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +189,34 @@ class ResultsServiceServicer:
 
     def DeleteResult(self, request, context):
         """Deletes a result. Idempotent: one that is gone is OK. Late saves under a fence up to the given one are refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetentionPolicy(self, request, context):
+        """Gets the tenant's retention policy and what it keeps now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRetentionPolicy(self, request, context):
+        """Sets the tenant's retention policy. What is kept already keeps its expiry; limits of count and bytes hold for it, too, within seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewRetention(self, request, context):
+        """Tells what would go now under a policy. Deletes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRetentionAudit(self, request, context):
+        """Lists what went and why, newest first; kept for 90 days by default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +239,21 @@ def add_ResultsServiceServicer_to_server(servicer, server):
                     servicer.ListResults,
                     request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListResultsRequest.FromString,
                     response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListResultsResponse.SerializeToString,
+            ),
+            'CheckResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckResults,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CheckResultsRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CheckResultsResponse.SerializeToString,
+            ),
+            'CompareResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareResults,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CompareResultsRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CompareResultsResponse.SerializeToString,
+            ),
+            'RenderReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderReport,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.RenderReportRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.RenderReportResponse.SerializeToString,
             ),
             'StreamTrades': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamTrades,
@@ -180,6 +279,26 @@ def add_ResultsServiceServicer_to_server(servicer, server):
                     servicer.DeleteResult,
                     request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.DeleteResultRequest.FromString,
                     response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.DeleteResultResponse.SerializeToString,
+            ),
+            'GetRetentionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetentionPolicy,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.GetRetentionPolicyRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.GetRetentionPolicyResponse.SerializeToString,
+            ),
+            'SetRetentionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRetentionPolicy,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.SetRetentionPolicyRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.SetRetentionPolicyResponse.SerializeToString,
+            ),
+            'PreviewRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewRetention,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.PreviewRetentionRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.PreviewRetentionResponse.SerializeToString,
+            ),
+            'ListRetentionAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRetentionAudit,
+                    request_deserializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListRetentionAuditRequest.FromString,
+                    response_serializer=klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListRetentionAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +383,87 @@ class ResultsService:
             '/klinecast.api.results.v1.ResultsService/ListResults',
             klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListResultsRequest.SerializeToString,
             klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/CheckResults',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CheckResultsRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CheckResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/CompareResults',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CompareResultsRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.CompareResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/RenderReport',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.RenderReportRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.RenderReportResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -399,6 +599,114 @@ class ResultsService:
             '/klinecast.api.results.v1.ResultsService/DeleteResult',
             klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.DeleteResultRequest.SerializeToString,
             klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.DeleteResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetentionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/GetRetentionPolicy',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.GetRetentionPolicyRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.GetRetentionPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRetentionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/SetRetentionPolicy',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.SetRetentionPolicyRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.SetRetentionPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/PreviewRetention',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.PreviewRetentionRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.PreviewRetentionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRetentionAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/klinecast.api.results.v1.ResultsService/ListRetentionAudit',
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListRetentionAuditRequest.SerializeToString,
+            klinecast_dot_api_dot_results_dot_v1_dot_results__service__pb2.ListRetentionAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

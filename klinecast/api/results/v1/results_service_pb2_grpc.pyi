@@ -40,17 +40,31 @@ class ResultsServiceStub:
     GetResult: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.GetResultRequest, _results_service_pb2.GetResultResponse]
     """Gets the header of a result."""
     ListResults: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.ListResultsRequest, _results_service_pb2.ListResultsResponse]
-    """Lists results, newest first."""
+    """Lists results, newest first or by any statistic. A page goes on after the last one seen, whatever came or went meanwhile."""
+    CheckResults: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.CheckResultsRequest, _results_service_pb2.CheckResultsResponse]
+    """Tells which of some results are kept."""
+    CompareResults: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.CompareResultsRequest, _results_service_pb2.CompareResultsResponse]
+    """Puts the statistics of results side by side, and what differs in what was asked and read."""
+    RenderReport: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.RenderReportRequest, _results_service_pb2.RenderReportResponse]
+    """Renders the report of a result, or of a comparison, as one HTML file that needs no network."""
     StreamTrades: _grpc.UnaryStreamMultiCallable[_results_service_pb2.StreamTradesRequest, _results_service_pb2.StreamTradesResponse]
     """Streams the trades of a result."""
     StreamFills: _grpc.UnaryStreamMultiCallable[_results_service_pb2.StreamFillsRequest, _results_service_pb2.StreamFillsResponse]
     """Streams the fills of a result."""
     StreamEquity: _grpc.UnaryStreamMultiCallable[_results_service_pb2.StreamEquityRequest, _results_service_pb2.StreamEquityResponse]
-    """Streams the equity of a result."""
+    """Streams the equity of a result, whole or thinned for a chart."""
     UpdateRetention: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.UpdateRetentionRequest, _results_service_pb2.UpdateRetentionResponse]
     """Sets a new TTL, counted from now, or pins or unpins a result."""
     DeleteResult: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.DeleteResultRequest, _results_service_pb2.DeleteResultResponse]
     """Deletes a result. Idempotent: one that is gone is OK. Late saves under a fence up to the given one are refused."""
+    GetRetentionPolicy: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.GetRetentionPolicyRequest, _results_service_pb2.GetRetentionPolicyResponse]
+    """Gets the tenant's retention policy and what it keeps now."""
+    SetRetentionPolicy: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.SetRetentionPolicyRequest, _results_service_pb2.SetRetentionPolicyResponse]
+    """Sets the tenant's retention policy. What is kept already keeps its expiry; limits of count and bytes hold for it, too, within seconds."""
+    PreviewRetention: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.PreviewRetentionRequest, _results_service_pb2.PreviewRetentionResponse]
+    """Tells what would go now under a policy. Deletes nothing."""
+    ListRetentionAudit: _grpc.UnaryUnaryMultiCallable[_results_service_pb2.ListRetentionAuditRequest, _results_service_pb2.ListRetentionAuditResponse]
+    """Lists what went and why, newest first; kept for 90 days by default."""
 
 @_typing.type_check_only
 class ResultsServiceAsyncStub(ResultsServiceStub):
@@ -64,17 +78,31 @@ class ResultsServiceAsyncStub(ResultsServiceStub):
     GetResult: _aio.UnaryUnaryMultiCallable[_results_service_pb2.GetResultRequest, _results_service_pb2.GetResultResponse]  # type: ignore[assignment]
     """Gets the header of a result."""
     ListResults: _aio.UnaryUnaryMultiCallable[_results_service_pb2.ListResultsRequest, _results_service_pb2.ListResultsResponse]  # type: ignore[assignment]
-    """Lists results, newest first."""
+    """Lists results, newest first or by any statistic. A page goes on after the last one seen, whatever came or went meanwhile."""
+    CheckResults: _aio.UnaryUnaryMultiCallable[_results_service_pb2.CheckResultsRequest, _results_service_pb2.CheckResultsResponse]  # type: ignore[assignment]
+    """Tells which of some results are kept."""
+    CompareResults: _aio.UnaryUnaryMultiCallable[_results_service_pb2.CompareResultsRequest, _results_service_pb2.CompareResultsResponse]  # type: ignore[assignment]
+    """Puts the statistics of results side by side, and what differs in what was asked and read."""
+    RenderReport: _aio.UnaryUnaryMultiCallable[_results_service_pb2.RenderReportRequest, _results_service_pb2.RenderReportResponse]  # type: ignore[assignment]
+    """Renders the report of a result, or of a comparison, as one HTML file that needs no network."""
     StreamTrades: _aio.UnaryStreamMultiCallable[_results_service_pb2.StreamTradesRequest, _results_service_pb2.StreamTradesResponse]  # type: ignore[assignment]
     """Streams the trades of a result."""
     StreamFills: _aio.UnaryStreamMultiCallable[_results_service_pb2.StreamFillsRequest, _results_service_pb2.StreamFillsResponse]  # type: ignore[assignment]
     """Streams the fills of a result."""
     StreamEquity: _aio.UnaryStreamMultiCallable[_results_service_pb2.StreamEquityRequest, _results_service_pb2.StreamEquityResponse]  # type: ignore[assignment]
-    """Streams the equity of a result."""
+    """Streams the equity of a result, whole or thinned for a chart."""
     UpdateRetention: _aio.UnaryUnaryMultiCallable[_results_service_pb2.UpdateRetentionRequest, _results_service_pb2.UpdateRetentionResponse]  # type: ignore[assignment]
     """Sets a new TTL, counted from now, or pins or unpins a result."""
     DeleteResult: _aio.UnaryUnaryMultiCallable[_results_service_pb2.DeleteResultRequest, _results_service_pb2.DeleteResultResponse]  # type: ignore[assignment]
     """Deletes a result. Idempotent: one that is gone is OK. Late saves under a fence up to the given one are refused."""
+    GetRetentionPolicy: _aio.UnaryUnaryMultiCallable[_results_service_pb2.GetRetentionPolicyRequest, _results_service_pb2.GetRetentionPolicyResponse]  # type: ignore[assignment]
+    """Gets the tenant's retention policy and what it keeps now."""
+    SetRetentionPolicy: _aio.UnaryUnaryMultiCallable[_results_service_pb2.SetRetentionPolicyRequest, _results_service_pb2.SetRetentionPolicyResponse]  # type: ignore[assignment]
+    """Sets the tenant's retention policy. What is kept already keeps its expiry; limits of count and bytes hold for it, too, within seconds."""
+    PreviewRetention: _aio.UnaryUnaryMultiCallable[_results_service_pb2.PreviewRetentionRequest, _results_service_pb2.PreviewRetentionResponse]  # type: ignore[assignment]
+    """Tells what would go now under a policy. Deletes nothing."""
+    ListRetentionAudit: _aio.UnaryUnaryMultiCallable[_results_service_pb2.ListRetentionAuditRequest, _results_service_pb2.ListRetentionAuditResponse]  # type: ignore[assignment]
+    """Lists what went and why, newest first; kept for 90 days by default."""
 
 class ResultsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps results by policy. An expired result is NOT_FOUND on every RPC from the instant it expires by the database's clock."""
@@ -103,7 +131,31 @@ class ResultsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _results_service_pb2.ListResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_results_service_pb2.ListResultsResponse, _abc.Awaitable[_results_service_pb2.ListResultsResponse]]:
-        """Lists results, newest first."""
+        """Lists results, newest first or by any statistic. A page goes on after the last one seen, whatever came or went meanwhile."""
+
+    @_abc_1.abstractmethod
+    def CheckResults(
+        self,
+        request: _results_service_pb2.CheckResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.CheckResultsResponse, _abc.Awaitable[_results_service_pb2.CheckResultsResponse]]:
+        """Tells which of some results are kept."""
+
+    @_abc_1.abstractmethod
+    def CompareResults(
+        self,
+        request: _results_service_pb2.CompareResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.CompareResultsResponse, _abc.Awaitable[_results_service_pb2.CompareResultsResponse]]:
+        """Puts the statistics of results side by side, and what differs in what was asked and read."""
+
+    @_abc_1.abstractmethod
+    def RenderReport(
+        self,
+        request: _results_service_pb2.RenderReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.RenderReportResponse, _abc.Awaitable[_results_service_pb2.RenderReportResponse]]:
+        """Renders the report of a result, or of a comparison, as one HTML file that needs no network."""
 
     @_abc_1.abstractmethod
     def StreamTrades(
@@ -127,7 +179,7 @@ class ResultsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _results_service_pb2.StreamEquityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_results_service_pb2.StreamEquityResponse], _abc.AsyncIterator[_results_service_pb2.StreamEquityResponse]]:
-        """Streams the equity of a result."""
+        """Streams the equity of a result, whole or thinned for a chart."""
 
     @_abc_1.abstractmethod
     def UpdateRetention(
@@ -144,5 +196,37 @@ class ResultsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_results_service_pb2.DeleteResultResponse, _abc.Awaitable[_results_service_pb2.DeleteResultResponse]]:
         """Deletes a result. Idempotent: one that is gone is OK. Late saves under a fence up to the given one are refused."""
+
+    @_abc_1.abstractmethod
+    def GetRetentionPolicy(
+        self,
+        request: _results_service_pb2.GetRetentionPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.GetRetentionPolicyResponse, _abc.Awaitable[_results_service_pb2.GetRetentionPolicyResponse]]:
+        """Gets the tenant's retention policy and what it keeps now."""
+
+    @_abc_1.abstractmethod
+    def SetRetentionPolicy(
+        self,
+        request: _results_service_pb2.SetRetentionPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.SetRetentionPolicyResponse, _abc.Awaitable[_results_service_pb2.SetRetentionPolicyResponse]]:
+        """Sets the tenant's retention policy. What is kept already keeps its expiry; limits of count and bytes hold for it, too, within seconds."""
+
+    @_abc_1.abstractmethod
+    def PreviewRetention(
+        self,
+        request: _results_service_pb2.PreviewRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.PreviewRetentionResponse, _abc.Awaitable[_results_service_pb2.PreviewRetentionResponse]]:
+        """Tells what would go now under a policy. Deletes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListRetentionAudit(
+        self,
+        request: _results_service_pb2.ListRetentionAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_results_service_pb2.ListRetentionAuditResponse, _abc.Awaitable[_results_service_pb2.ListRetentionAuditResponse]]:
+        """Lists what went and why, newest first; kept for 90 days by default."""
 
 def add_ResultsServiceServicer_to_server(servicer: ResultsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,174 @@
+"""The boundary of expiry: reads around the very instant a result expires, while sweepers race and clocks are wrong.
+
+python -m tests.faults.expiry --reads 100000 runs three replicas, the application's clock an hour early in one and an
+hour late in another, and prints what was served late (OK at or after the expiry by the database's clock) and what was
+gone early (NOT_FOUND before it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import libfaketime
+import psycopg
+
+from klinecast.api.results.v1 import results_service_pb2 as pb
+from klinecast.api.results.v1.results_service_pb2_grpc import ResultsServiceStub
+from services.runtime.database import libpq_url
+from tests import postgres
+from tests.results import Replica, make_header, run_replicas
+
+READS_EACH = 5
+"""Of each result: two aimed at its expiry, the others around it."""
+_LEAD_S = 3.0
+_WORKERS = 3
+_NEAR_S = 0.001
+
+_INSERT = """
+INSERT INTO results.results (tenant_id, result_id, save_id, fence, checksum, strategy, labels, statistics, header,
+                             stored_bytes, create_time, expire_time)
+SELECT 'default', id, gen_random_uuid(), 1, '', 'dual_ma', '{}', '{}', %(header)s, 100, clock_timestamp(),
+  to_timestamp(%(start)s) + make_interval(secs => nth * %(apart_s)s)
+FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS made (id, nth)
+"""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the reads saw."""
+
+    reads: int = 0
+    served: int = 0
+    gone: int = 0
+    near: int = 0
+    """Reads that were in flight within a millisecond of the expiry."""
+    late: list[str] = field(default_factory=list)
+    early: list[str] = field(default_factory=list)
+
+    def note(self, result_id: str, expiry: float, sent: float, read_time: float | None) -> None:
+        """Judge one read; read_time is None where it was NOT_FOUND."""
+        back = time.time()
+        self.reads += 1
+        if read_time is None:
+            self.gone += 1
+            self.near += sent <= expiry + _NEAR_S
+            if back < expiry:
+                self.early.append(f"{result_id}: NOT_FOUND {1e3 * (expiry - back):.3f} ms before")
+        else:
+            self.served += 1
+            self.near += expiry - read_time <= _NEAR_S
+            if read_time >= expiry or sent >= expiry:
+                self.late.append(f"{result_id}: OK {1e3 * (read_time - expiry):.3f} ms after")
+
+
+def clock_off(hours: int) -> dict[str, str]:
+    """Return the environment in which a process sees its wall clock off by so many hours; timers stay right."""
+    library = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{hours:+d}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+def environments() -> list[dict[str, str]]:
+    """Return those of three replicas that sweep all the time: one right, one an hour ahead, one an hour behind."""
+    sweeping = {"KLINECAST_SWEEP_EVERY_S": "0.02"}
+    return [sweeping, sweeping | clock_off(+1), sweeping | clock_off(-1)]
+
+
+def run(replicas: Sequence[Replica], url: str, *, reads: int, seed: int) -> Outcome:
+    """Let results expire one after another and read each around its expiry."""
+    count, apart_s = reads // READS_EACH, 1 / 110
+    start, ids = time.time() + _LEAD_S, [str(uuid.uuid4()) for _ in range(count)]
+    parameters = {"header": make_header().SerializeToString(), "start": start, "apart_s": apart_s, "ids": ids}
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        connection.execute(_INSERT, parameters)
+        expiries = {
+            str(one): when.timestamp()
+            for one, when in connection.execute("SELECT result_id, expire_time FROM results.results")
+        }
+    assert time.time() < start, "the machine is too slow to begin in time"
+    return asyncio.run(_read_all([one.service.target for one in replicas], [(one, expiries[one]) for one in ids], seed))
+
+
+async def _read_all(targets: Sequence[str], results: Sequence[tuple[str, float]], seed: int) -> Outcome:
+    outcome, chance = Outcome(), random.Random(seed)
+    plan = sorted(_plan(results, chance))
+    channels = [grpc.aio.insecure_channel(target) for target in targets]
+    stubs = [ResultsServiceStub(channel) for channel in channels]
+    flight = _Flight()
+
+    async def work() -> None:
+        while plan_left:
+            due, result_id, expiry, aimed = plan_left.pop()
+            wait = due - (flight.seconds if aimed else 0.0) - time.time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await _read(stubs[chance.randrange(len(stubs))], result_id, expiry, outcome, flight)  # type: ignore[arg-type]
+
+    plan_left = plan[::-1]
+    await asyncio.gather(*(work() for _ in range(_WORKERS)))
+    for channel in channels:
+        await channel.close()
+    return outcome
+
+
+@dataclass(slots=True)
+class _Flight:
+    """How long a request takes to reach the database."""
+
+    seconds: float = 0.002
+
+    def note(self, seconds: float) -> None:
+        self.seconds += 0.05 * (seconds - self.seconds)
+
+
+def _plan(results: Sequence[tuple[str, float]], chance: random.Random) -> Iterator[tuple[float, str, float, bool]]:
+    for result_id, expiry in results:
+        for _ in range(2):
+            yield expiry + chance.uniform(-0.0008, 0.0008), result_id, expiry, True
+        for _ in range(READS_EACH - 2):
+            yield expiry + chance.gauss(0, 0.02), result_id, expiry, False
+
+
+async def _read(stub: ResultsServiceStub, result_id: str, expiry: float, outcome: Outcome, flight: _Flight) -> None:
+    sent = time.time()
+    try:
+        response = await stub.GetResult(pb.GetResultRequest(result_id=result_id), timeout=30)  # type: ignore[misc]
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+        outcome.note(result_id, expiry, sent, None)
+        return
+    read_time = response.read_time.seconds + response.read_time.nanos / 1e9
+    flight.note(read_time - sent)
+    outcome.note(result_id, expiry, sent, read_time)
+
+
+def main() -> int:
+    """Run it; the exit code tells whether every read was right."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reads", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    asked = parser.parse_args()
+    with postgres.make_home() as home, postgres.run_server(home) as server:
+        template = postgres.build_template(server)
+        with postgres.copy_database(server, template) as url, run_replicas(home, url, *environments()) as replicas:
+            print(f"seed {asked.seed}: {asked.reads} reads, {asked.reads // 550} s", flush=True)
+            outcome = run(replicas, url, reads=asked.reads, seed=asked.seed)
+    print(f"{outcome.reads} reads, {outcome.served} served, {outcome.gone} gone, {outcome.near} within 1 ms of expiry")
+    print(f"served late {len(outcome.late)}, gone early {len(outcome.early)}")
+    for line in (*outcome.late[:10], *outcome.early[:10]):
+        print(" ", line)
+    return 1 if outcome.late or outcome.early else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
