@@ -99,6 +99,7 @@ def make_result(equity: Mapping[str, Column], trades: Mapping[str, Column], **ch
         "expire_time_ms": None,
         "pinned": True,
         "stored_bytes": 1,
+        "last_read_time_ms": START_MS,
     }
     return Result(**(values | changes))  # type: ignore[arg-type]
 

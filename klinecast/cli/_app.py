@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from klinecast.cli import _backtest, _check, _data, _import, _results
+from klinecast.cli import _backtest, _check, _data, _import, _results, _retention
 from klinecast.cli._session import Session, print_error
 from klinecast.errors import KlinecastError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 _import.register(app)
 _data.register(app)
 _check.register(app)
+_retention.register(_results.app)
 app.add_typer(_backtest.app, name="backtest", help="Run backtests and follow them.")
 app.add_typer(_results.app, name="results", help="Read stored results.")
 

@@ -196,7 +196,7 @@ def _follow_and_print(
     backtest = client.get_backtest(seen[-1].backtest_id if seen else str(backtest_id))
     result = client.get_result(backtest.result_id) if backtest.state == "SUCCEEDED" and backtest.result_id else None
     if result is not None and report is not None:
-        write_report(client, result, report)
+        write_report(client, report, result.result_id)
     document = run_document(backtest, result, report if result is not None else None)
     if as_json:
         print_json(document)

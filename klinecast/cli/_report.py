@@ -1,15 +1,14 @@
-"""Reads a result through the SDK and writes its report."""
+"""Writes reports: the results service renders them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from klinecast.client import Client, Result
-from klinecast.report import render_report, report_data
+from klinecast.client import Client
 
 
-def write_report(client: Client, result: Result, path: Path) -> None:
-    """Write one self-contained HTML file."""
-    data = report_data(result, client.load_equity(result.result_id), client.load_trades(result.result_id))
+def write_report(client: Client, path: Path, *result_ids: str) -> None:
+    """Write the report of a result, or of a comparison, as one HTML file that needs no network."""
+    page = client.render_report(*result_ids)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_report(data), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")

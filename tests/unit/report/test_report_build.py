@@ -8,7 +8,7 @@ from tests.reports import make_averages, make_result, make_series_results, make_
 
 def test_reasons_become_texts_also_those_that_are_not_known() -> None:
     equity, trades = make_averages(500)
-    trades["exit_reason"][:3] = (0, 3, 99)
+    trades["exit_reason"][:3] = (0, 2, 99)
     data = report_data(make_result(equity, trades), equity, trades)
     assert data.trades["exit_reason"][:4].tolist() == ["open", "stop loss", "reason 99", "signal"]
     assert "series" not in data.trades
