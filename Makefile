@@ -10,7 +10,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos lint bench bench-data bench-engine bench-jobs bench-memory protos generate constraints clean
+.PHONY: help demo up test test-faults soak-chaos soak-expiry lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,9 @@ test-faults: $(VENV)/.ready-dev ## 1,000 backtests on each executor while everyt
 soak-chaos: $(VENV)/.ready-dev ## 2,000 backtests on each executor while everything dies (5 minutes each)
 	@$(BIN)/python -m tests.faults.soak --backtests 2000 --per-second 7
 
+soak-expiry: $(VENV)/.ready-dev ## 100,000 reads around the instants at which results expire (3 minutes)
+	@$(BIN)/python -m tests.faults.expiry --reads 100000
+
 bench: $(VENV)/.ready-dev ## measure speed (minutes)
 	@$(BIN)/python -m tests.benchmarks
 
@@ -51,6 +54,9 @@ bench-jobs: $(VENV)/.ready-dev ## measure the way of a backtest on both executor
 
 bench-memory: $(VENV)/.ready-dev ## measure memory over many backtests (minutes)
 	@$(BIN)/python -m tests.benchmarks.memory
+
+bench-results: $(VENV)/.ready-dev ## measure large results, and readers while a million results expire (minutes)
+	@$(BIN)/python -m tests.benchmarks.results
 
 protos: $(VENV)/.ready-dev ## generate klinecast/api from protos/
 	@rm -rf klinecast/api

@@ -31,5 +31,7 @@ def _leaves(path: str, value: object) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list) and value:
         for index, one in enumerate(value):
             yield from _leaves(f"{path}[{index}]", one)
+    elif isinstance(value, float) and value.is_integer():
+        yield path, f"{value:.0f}"  # numbers of a Struct are doubles, also those that were sent as integers
     else:
         yield path, json.dumps(value)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,6 +51,11 @@ def median_ms(call: Callable[[], object], times: int) -> float:
         call()
         taken.append((time.perf_counter() - start) * 1000)
     return statistics.median(taken)
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the value that so many in a hundred do not exceed."""
+    return statistics.quantiles(values, n=100)[percent - 1]
 
 
 def publish(target: str, rows: list[Row]) -> None:

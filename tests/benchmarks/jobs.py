@@ -6,7 +6,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import psycopg
 
 from klinecast.client import BacktestConfig, Client
 from services.runtime.database import libpq_url
-from tests.benchmarks.bench import Row, durable_suite, median_ms, publish
+from tests.benchmarks.bench import Row, durable_suite, median_ms, percentile, publish
 from tests.factories import make_config
 from tests.faults.deployment import EXECUTORS
 from tests.suite import Suite
@@ -120,10 +119,6 @@ def fsync_ms() -> float:
             os.fsync(file.fileno())
 
         return median_ms(flush, IDLE)
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100)[percent - 1]
 
 
 if __name__ == "__main__":

@@ -28,16 +28,6 @@ KEYS = (
 
 
 @pytest.fixture
-def klinecast(suite: Suite):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        targets = {f"KLINECAST_{name.upper()}_TARGET": suite.target(name) for name in ("data", "backtest", "results")}
-        command = with_variables(targets, [sys.executable, "-m", "klinecast.cli", *arguments])
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-    return run
-
-
-@pytest.fixture
 def sample(klinecast) -> None:
     done = klinecast("import", str(SAMPLE), "--symbol", "SYNTHETIC", "--interval", "1h")
     assert done.returncode == 0, done.stderr

@@ -38,7 +38,7 @@ def test_results_side_by_side(client: Client) -> None:
     found = client.compare_results([second.result_id, first.result_id])
     assert [one.result_id for one in found.results] == [second.result_id, first.result_id]
     assert found.statistics == {"sharpe": (0.5, 1.0), "sortino": (None, 2.0)}
-    assert found.differences == {"config.params.fast": ("12.0", "10.0")}
+    assert found.differences == {"config.params.fast": ("12", "10")}
 
 
 @pytest.mark.parametrize("count", [0, 1, 9])
