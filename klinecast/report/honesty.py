@@ -25,7 +25,8 @@ def honesty_box(data: ReportData) -> str:
         items = "".join(f"<li>{html.escape(one)}</li>" for one in warnings)
         said = f'<ul class="warnings">{items}</ul>'
     else:
-        said = '<p class="fine">Nothing found: costs are charged, no kline was ambiguous, none is missing.</p>'
+        unsure = "what is ambiguous made no difference" if data.honesty.ambiguous_klines else "no kline was ambiguous"
+        said = f'<p class="fine">Nothing found: costs are charged, {unsure}, none is missing.</p>'
     return f'{said}<div class="pair">{facts(_of_simulation(data.honesty))}{facts(_of_money(data))}</div>'
 
 

@@ -25,7 +25,9 @@ def _execution(**changes: object) -> dict[str, object]:
 def test_nothing_is_said_where_nothing_flatters() -> None:
     assert _warnings() == []
     page = render_report(report_data(make_result(EQUITY, TRADES), EQUITY, TRADES))
-    assert "Nothing found: costs are charged" in page
+    assert "Nothing found: costs are charged, no kline was ambiguous, none is missing." in page
+    unsure = render_report(report_data(make_result(EQUITY, TRADES, ambiguous_klines=2), EQUITY, TRADES))
+    assert "what is ambiguous made no difference" in unsure
     assert 'class="call"' not in page
 
 
