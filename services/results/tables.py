@@ -32,6 +32,7 @@ results = sa.Table(
     sa.Index("results_newest", "tenant_id", sa.text("create_time DESC"), sa.text("result_id DESC")),
     sa.Index("results_expiring", "expire_time", postgresql_where=sa.text("NOT pinned")),
     sa.Index("results_save", "save_id", unique=True),
+    sa.Index("results_labels", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
     sa.Index("results_coldest", "tenant_id", "last_read_time", "result_id", postgresql_where=sa.text("NOT pinned")),
 )
 

@@ -23,11 +23,12 @@ def upgrade() -> None:
         op.add_column("results", column, schema=_SCHEMA)
     op.execute(
         "UPDATE results.results SET series = "
-        "(SELECT jsonb_agg(jsonb_build_object('symbol', symbol)) FROM unnest(symbols) AS symbol)"
+        "(SELECT coalesce(jsonb_agg(jsonb_build_object('symbol', symbol)), '[]') FROM unnest(symbols) AS symbol)"
     )
     op.alter_column("results", "symbols", nullable=True, schema=_SCHEMA)
     coldest = "results.results (tenant_id, last_read_time, result_id) WHERE NOT pinned"
     op.execute(f"CREATE INDEX results_coldest ON {coldest}")
+    op.execute("CREATE INDEX results_labels ON results.results USING gin (labels jsonb_path_ops)")
     packing = sa.Column("packing", sa.SmallInteger, nullable=False, server_default="0")
     op.add_column("chunks", packing, schema=_SCHEMA)
     for table in ("results", "chunks"):
