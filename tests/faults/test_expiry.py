@@ -64,10 +64,10 @@ def wait_until_empty(url: str, seconds: float = 60.0) -> None:
 
 
 def test_f2_f5_the_boundary_is_exact_whatever_the_clocks(replicas: list[Replica], database_url: str, seed: int) -> None:
-    outcome = expiry.run(replicas, database_url, reads=8_000, seed=seed)
+    outcome = expiry.run(replicas, database_url, reads=5_000, seed=seed)
     assert clock_hours([one.log() for one in replicas]) == [0, 1, -1]  # the clocks were off
-    assert outcome.near >= 800, outcome.near  # a tenth, as in the long form
-    assert min(outcome.served, outcome.gone) > 2_000
+    assert outcome.near >= 500, outcome  # a tenth, as in the long form
+    assert min(outcome.served, outcome.gone) > 300
     assert (outcome.late, outcome.early) == ([], [])
 
 
