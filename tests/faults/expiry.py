@@ -33,9 +33,9 @@ READS_EACH, AIMED = 5, 3
 """Of each result, and how many of them are aimed at its expiry; the others are around it."""
 NEAR_SHARE = 0.1
 """A run counts where so many of its reads were within a millisecond of the expiry."""
-_ROUND, _APART_S = 400, 1 / 110
+_ROUND, _APART_S, _APART_MOST_S = 400, 1 / 110, 1 / 40
 """Results a round, and how far apart their expiries are at first: as the readers keep up, so it becomes."""
-_LEAD_S, _LATE_S = 0.3, 0.002
+_LEAD_S, _LATE_S = 0.3, 0.004
 _MOST = 4
 """A machine on which few reads are near reads so many times what was asked, at most."""
 _WORKERS = 3
@@ -103,7 +103,8 @@ async def _run(targets: Sequence[str], url: str, reads: int, chance: random.Rand
         while outcome.reads < reads or (outcome.near < NEAR_SHARE * reads and outcome.reads < _MOST * reads):
             results = insert(url, _ROUND, apart_s)
             late_s = await _read_all(stubs, sorted(_plan(results, chance)), chance, outcome, flight)
-            apart_s *= 1.3 if late_s > _LATE_S else 0.97
+            apart_s = min(apart_s * (1.3 if late_s > _LATE_S else 0.95), _APART_MOST_S)
+            print(f"\r{outcome.reads:>7} reads, {outcome.near} near", end="", file=sys.stderr, flush=True)
     return outcome
 
 
