@@ -131,9 +131,13 @@ class Aborted(KlinecastError):  # noqa: N818
 class PermissionDenied(KlinecastError):  # noqa: N818
     """The credential does not allow it."""
 
+    default_reason = "ROLE_REQUIRED"
+
 
 class Unauthenticated(KlinecastError):  # noqa: N818
     """No credential, or one that is not valid."""
+
+    default_reason = "UNAUTHENTICATED"
 
 
 class Unavailable(KlinecastError):  # noqa: N818

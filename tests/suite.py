@@ -111,6 +111,10 @@ class Suite:
         """Return host:port of a service."""
         return self._services[name].target
 
+    def probed(self, name: str) -> str:
+        """Return host:port where a service answers health checks."""
+        return self._services[name].probed
+
     def metrics(self, name: str) -> str:
         """Return host:port of the Prometheus page of a service."""
         return self._services[name].metrics

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from klinecast.client import Client
+from klinecast.client import Client, Security
 from klinecast.interval import Interval
 from klinecast.series import SYMBOL_PATTERN, VENUE_PATTERN, SeriesKey
 from klinecast.types import MarketType
@@ -31,15 +31,16 @@ MarketTypeOption = Annotated[str, typer.Option("--market-type", help="spot, line
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where the services are."""
+    """Where the services are, and who calls."""
 
     data: str
     backtest: str
     results: str
+    security: Security
 
     def client(self) -> Client:
         """Return a client; use it as a context manager."""
-        return Client(data=self.data, backtest=self.backtest, results=self.results)
+        return Client(data=self.data, backtest=self.backtest, results=self.results, security=self.security)
 
 
 def usage_error(option: str, problem: str) -> typer.BadParameter:

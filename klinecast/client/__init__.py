@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from klinecast.backtest_config import BacktestConfig
 from klinecast.client._client import Client
+from klinecast.client._security import Security
 from klinecast.errors import KlinecastError
 from klinecast.indicators import Indicator, IndicatorKey
 from klinecast.interval import Interval
@@ -71,6 +72,7 @@ __all__ = [
     "RetentionPolicy",
     "RetentionPreview",
     "RetentionUsage",
+    "Security",
     "SeriesKey",
     "SeriesResult",
     "SeriesSummary",

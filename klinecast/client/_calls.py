@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from klinecast.client._errors import translated
-from klinecast.errors import DeadlineExceeded, KlinecastError, Unavailable
+from klinecast.client._security import TokenFile
+from klinecast.errors import DeadlineExceeded, KlinecastError, Unauthenticated, Unavailable
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.05
@@ -19,14 +20,16 @@ TENANT_KEY = "klinecast-tenant"
 class Caller:
     """Deadline and metadata of the calls of one client."""
 
-    def __init__(self, tenant: str | None, timeout_s: float) -> None:
+    def __init__(self, tenant: str | None, timeout_s: float, token: TokenFile | None = None) -> None:
         self._tenant = tenant
+        self._token = token or TokenFile(None)
         self.timeout_s = timeout_s
 
     def metadata(self, tenant: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call; a tenant given here wins over the client's."""
-        name = tenant or self._tenant
-        return ((TENANT_KEY, name),) if name else ()
+        name, token = tenant or self._tenant, self._token.read()
+        named = ((TENANT_KEY, name),) if name else ()
+        return (*named, ("authorization", f"Bearer {token}")) if token else named
 
     def unary(self, call: Callable[..., _T], request: object, *, tenant: str | None = None) -> _T:
         """Make an idempotent unary call, again while the service is away, all within one deadline."""
@@ -79,15 +82,19 @@ class Caller:
     def resuming(self, open_stream: Callable[[], Iterator[_T]]) -> Iterator[_T]:
         """Yield from streams opened one after another, each where the last was cut, until timeout_s bring no message.
 
-        `open_stream` must open where the last message left off.
+        `open_stream` must open where the last message left off. A stream whose token expired goes on with a newer one.
         """
         silent_since, pause = time.monotonic(), _FIRST_PAUSE_S
         while True:
+            token = self._token.read()
             try:
                 for message in open_stream():
                     silent_since, pause = time.monotonic(), _FIRST_PAUSE_S
                     yield message
                 return
+            except Unauthenticated:
+                if self._token.read() == token:
+                    raise
             except Unavailable:
                 if time.monotonic() - silent_since >= self.timeout_s:
                     raise

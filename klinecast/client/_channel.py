@@ -7,6 +7,9 @@ from typing import Any
 
 import grpc
 
+from klinecast.client._renewing import RenewingChannel
+from klinecast.client._security import Security
+
 OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_time_ms", 4_000),
     ("grpc.http2.ping_timeout_ms", 2_000),  # keepalive_timeout_ms has no effect: a dead peer was noticed after 64 s
@@ -25,8 +28,16 @@ OPTIONS: list[tuple[str, int | str]] = [
 ]
 
 
-def open_channel(target: str, interceptors: Sequence[Any], *, own: str = "") -> grpc.Channel:
+def open_channel(target: str, security: Security, interceptors: Sequence[Any], *, own: str = "") -> grpc.Channel:
     """Open a channel; a name in `own` keeps it from sharing connections with others to the same target."""
+    security.check_target(target)
     options = [*OPTIONS, ("klinecast.channel", own)] if own else OPTIONS
-    channel = grpc.insecure_channel(target, options=options)
+    channel: grpc.Channel
+    if security.ca_file is None:
+        channel = grpc.insecure_channel(target, options=options)
+    else:
+        channel = RenewingChannel(
+            lambda: grpc.secure_channel(target, security.channel_credentials(), options=options),
+            security.certificate_stamp,
+        )
     return grpc.intercept_channel(channel, *interceptors) if interceptors else channel

@@ -16,6 +16,7 @@ from klinecast.client._channel import open_channel
 from klinecast.client._data import DataCalls, KlineRange
 from klinecast.client._indicators import IndicatorCalls
 from klinecast.client._results import Columns, ResultCalls
+from klinecast.client._security import Security, TokenFile
 from klinecast.columns import Column
 from klinecast.indicators import Indicator, IndicatorKey
 from klinecast.interval import Interval
@@ -60,12 +61,17 @@ class Client:
         results: str = "localhost:50053",
         tenant: str | None = None,
         timeout_s: float = 30.0,
+        security: Security | None = None,
         interceptors: Sequence[Any] = (),
     ) -> None:
-        """Name the targets; `interceptors` are grpc client interceptors, for example OpenTelemetry's."""
+        """Name the targets; `interceptors` are grpc client interceptors, for example OpenTelemetry's.
+
+        `tenant` is for callers with role `service` and for services that ask for no token; else the token names it.
+        """
         self._targets = {"data": data, "backtest": backtest, "results": results}
         self._interceptors = interceptors
-        self._caller = Caller(tenant, timeout_s)
+        self._security = security or Security()
+        self._caller = Caller(tenant, timeout_s, TokenFile(self._security.token_file))
         self._channels: list[grpc.Channel] = []
 
     def __enter__(self) -> Self:
@@ -341,6 +347,6 @@ class Client:
         return ResultCalls(self._open("results"), self._caller)
 
     def _open(self, service: str, *, own: str = "") -> grpc.Channel:
-        channel = open_channel(self._targets[service], self._interceptors, own=own)
+        channel = open_channel(self._targets[service], self._security, self._interceptors, own=own)
         self._channels.append(channel)
         return channel

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1 import indicator_pb2
 from klinecast.api.market.v1 import interval_pb2, kline_pb2, series_pb2
-from klinecast.columns import Column, read_columns
+from klinecast.columns import Column, read_column
 from klinecast.convert.data import (
     DEFAULT_BATCH_SIZE,
     MAX_BATCH_SIZE,
@@ -123,7 +123,7 @@ def values_from_proto(batch: indicator_pb2.IndicatorValues) -> dict[str, Column]
     )
     found.check(values == count, "batch.value", f"must be as long as open_time_ms ({count:,}), not {values:,}")
     found.raise_if_any()
-    return read_columns(batch)
+    return {name: read_column(batch, name) for name in ("open_time_ms", "value")}
 
 
 def market_key(series: SeriesKey, name: str) -> IndicatorKey:

@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc.aio
 
 from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
-from klinecast.client import Client
+from klinecast.client import Client, Security
 from klinecast.errors import KlinecastError, Unavailable
 from klinecast.models import RangeSummary
 from klinecast.series import SeriesKey
 from services.backtest import jobs
+from services.backtest.access import ACCESS
 from services.backtest.catalogue import Catalogue
 from services.backtest.dispatching import Dispatcher
 from services.backtest.executors.base import Executor, Finished
@@ -49,7 +51,7 @@ MIGRATIONS = Migrations("backtest", Path(__file__).parent / "migrations")
 class BacktestApp:
     """The service, built; knows who must hear of what."""
 
-    service_names = (backtest_service_pb2.DESCRIPTOR.services_by_name["BacktestService"].full_name,)
+    access = MappingProxyType({backtest_service_pb2.DESCRIPTOR.services_by_name["BacktestService"].full_name: ACCESS})
 
     def __init__(self, settings: BacktestSettings, runtime: Runtime, client: Client, catalogue: Catalogue) -> None:
         self._runtime = runtime
@@ -187,7 +189,8 @@ async def build_app(settings: BacktestSettings, runtime: Runtime) -> AsyncIterat
         runtime.logger.warning("plug_in_left_out", plug_in=name, problem=problem)
     interceptors = [TraceCarrier()]
     targets = {"data": settings.data_target, "results": settings.results_target}
-    with Client(**targets, timeout_s=CALL_TIMEOUT_S, interceptors=interceptors) as client:
+    security = Security(**settings.client.model_dump())
+    with Client(**targets, timeout_s=CALL_TIMEOUT_S, security=security, interceptors=interceptors) as client:
         app = BacktestApp(settings, runtime, client, catalogue)
         running = asyncio.create_task(app.run())
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -147,13 +147,12 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
         stopping = asyncio.ensure_future(self._parts.shutdown.wait())
         events = self._parts.hub.watch(job.key, after, story=job.last_sequence, quiet_s=self._parts.heartbeat_s)
         last = Event(max(after, 0), job.create_time, job.state, job.attempt, job.progress)
+        step: asyncio.Task[Sequence[Event] | None] | None = None
         try:
             while True:
-                step = asyncio.ensure_future(anext(events, None))
+                step = asyncio.create_task(_next(events))
                 await asyncio.wait({step, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if not step.done():
-                    step.cancel()
-                    await asyncio.wait({step})
                     raise shutting_down()
                 batch = step.result()
                 if batch is None:
@@ -164,7 +163,14 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
                     yield event_to_proto(job.key.backtest_id, last, heartbeat=True)
         finally:
             stopping.cancel()
+            if step is not None and not step.done():  # the caller went away, or its token
+                step.cancel()
+                await asyncio.wait({step})
             await events.aclose()
+
+
+async def _next(events: AsyncIterator[Sequence[Event]]) -> Sequence[Event] | None:
+    return await anext(events, None)
 
 
 def _key(backtest_id: str) -> JobKey:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from services.backtest.jobs import State
 from services.backtest.sharing import Limits
-from services.runtime.config import ProcessSettings, RuntimeSettings, Section
+from services.runtime.config import ClientSettings, ProcessSettings, RuntimeSettings, Section
 
 
 class TenantSettings(Section):
@@ -37,6 +37,7 @@ class BacktestSettings(RuntimeSettings):
     """Where the data service is."""
     results_target: str = "localhost:50053"
     """Where the results service is."""
+    client: ClientSettings = ClientSettings()
     executor: Literal["local", "celery"] = "local"
     """Who runs backtests: workers of this process, or those that listen at the broker."""
     broker_url: SecretStr | None = None
@@ -101,5 +102,6 @@ class WorkerSettings(ProcessSettings):
     """Where the data service is."""
     results_target: str = "localhost:50053"
     """Where the results service is."""
+    client: ClientSettings = ClientSettings()
     worker_memory_mb: int = Field(default=4096, ge=256)
     """Private memory it may use."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc.aio
 
 from klinecast.api.data.v1 import data_service_pb2, data_service_pb2_grpc
+from services.data.access import ACCESS
 from services.data.cache import BlockCache
 from services.data.indicators.rpcs import IndicatorRpcs
 from services.data.indicators.store import IndicatorStore
@@ -28,7 +30,7 @@ MIGRATIONS = Migrations("data", Path(__file__).parent / "migrations")
 class DataApp:
     """The service, built."""
 
-    service_names = (data_service_pb2.DESCRIPTOR.services_by_name["DataService"].full_name,)
+    access = MappingProxyType({data_service_pb2.DESCRIPTOR.services_by_name["DataService"].full_name: ACCESS})
 
     def __init__(self, settings: DataSettings, runtime: Runtime) -> None:
         store = DataStore(runtime.database)

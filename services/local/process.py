@@ -29,6 +29,8 @@ class ServiceProcess:
         self._module = f"{package}.{name}"
         self._port_file = home / f"{name}.ports.json"
         self._ports = ports
+        self.probed = ""
+        """host:port that answers health checks, once it is bound."""
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
@@ -70,7 +72,7 @@ class ServiceProcess:
 
     def check_serving(self) -> bool:
         """Return whether it has bound its ports and says SERVING."""
-        return self._learn_ports() and is_serving(self.target)
+        return self._learn_ports() and is_serving(self.probed)
 
     def stop(self) -> int:
         """Ask it to end, insist after its drain time, take along whatever it left; return its exit code.
@@ -117,6 +119,7 @@ class ServiceProcess:
         except FileNotFoundError:
             return False
         self._ports = Ports(grpc=bound["port"], metrics=bound["metrics_port"])
+        self.probed = f"{HOST}:{bound.get('health_port', self._ports.grpc)}"
         return True
 
     def _kill_group(self) -> None:

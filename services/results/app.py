@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc.aio
 
 from klinecast.api.results.v1 import results_service_pb2, results_service_pb2_grpc
+from services.results.access import ACCESS
 from services.results.cache import PayloadCache
 from services.results.reporting import Reporter
 from services.results.retention_rpcs import RetentionRpcs
@@ -29,7 +31,7 @@ MIGRATIONS = Migrations("results", Path(__file__).parent / "migrations")
 class ResultsApp:
     """The service, built."""
 
-    service_names = (results_service_pb2.DESCRIPTOR.services_by_name["ResultsService"].full_name,)
+    access = MappingProxyType({results_service_pb2.DESCRIPTOR.services_by_name["ResultsService"].full_name: ACCESS})
 
     def __init__(self, settings: ResultsSettings, runtime: Runtime) -> None:
         store = PostgresResultStore(runtime.database, settings.policy)

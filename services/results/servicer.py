@@ -29,7 +29,7 @@ from services.results.retention_rpcs import RetentionRpcs
 from services.results.saving import Chunk, ResultKey, Save, StaleFenceError, StoredResult
 from services.results.thinning import Thinner
 from services.runtime.paging import encode_page_token
-from services.runtime.tenancy import current_tenant
+from services.runtime.tenancy import caller_is_service, current_tenant
 
 _IN_THREAD_BYTES = 256 * 1024
 """Larger chunks are packed and unpacked in a thread: the event loop stays free."""
@@ -189,7 +189,8 @@ class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
         key = _key(request.result_id, found)
         found.check(request.tombstone_fence >= 0, "tombstone_fence", "must be 0 or more")
         found.raise_if_any()
-        return pb.DeleteResultResponse(deleted=await self._parts.store.delete(key, request.tombstone_fence))
+        fence = request.tombstone_fence if caller_is_service.get() else 0
+        return pb.DeleteResultResponse(deleted=await self._parts.store.delete(key, fence))
 
     async def _begin(self, requests: AsyncIterator[pb.SaveResultRequest]) -> pb.SaveResultBegin:
         first = await anext(aiter(requests), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -12,6 +12,7 @@ import grpc.aio
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
+from services.runtime.auth import AccessTable
 from services.runtime.config import RuntimeSettings
 from services.runtime.database import Database
 from services.runtime.errors import shutting_down
@@ -50,8 +51,8 @@ class App(Protocol):
     """A service, built and open; its context manager closes it."""
 
     @property
-    def service_names(self) -> tuple[str, ...]:
-        """Full names of its gRPC services."""
+    def access(self) -> Mapping[str, AccessTable]:
+        """Full names of its gRPC services, and for each of their RPCs, by name, the roles that may call it."""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add its servicers."""

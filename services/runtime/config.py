@@ -7,9 +7,9 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -76,6 +76,75 @@ class LimitSettings(Section):
     """A reader that takes nothing for so long while a message waits for it is ended."""
 
 
+class TlsSettings(Section):
+    """Certificates; files that change are read again before the next handshake."""
+
+    certificate_file: str | None = None
+    """PEM of the server's certificate and those between it and the authority; none means plaintext."""
+    key_file: str | None = None
+    """PEM of its private key."""
+    client_ca_file: str | None = None
+    """PEM of the authorities of clients; with it every client must show a certificate of theirs (mTLS)."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            missing = "KEY_FILE" if self.key_file is None else "CERTIFICATE_FILE"
+            raise ValueError(f"KLINECAST_TLS__{missing} is required as well")
+        if self.client_ca_file is not None and self.certificate_file is None:
+            raise ValueError("KLINECAST_TLS__CLIENT_CA_FILE needs KLINECAST_TLS__CERTIFICATE_FILE")
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the server speaks TLS."""
+        return self.certificate_file is not None
+
+
+class AuthSettings(Section):
+    """Whose calls are answered; without either file everybody's."""
+
+    jwks_file: str | None = None
+    """Public keys of an identity provider (JWKS); JSON Web Tokens that it signed are accepted."""
+    issuer: str | None = None
+    """What tokens must say in `iss`."""
+    audience: str | None = None
+    """What tokens must say in `aud`."""
+    tenant_claim: str = "tenant"
+    """Claim that names the tenant; a path through objects is dotted."""
+    roles_claim: str = "roles"
+    """Claim that lists the roles: user, ingest, admin, service."""
+    tokens_file: str | None = None
+    """JSON list of hashed tokens; `python -m services.runtime.auth` makes its entries."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        for name in ("issuer", "audience"):
+            if self.jwks_file is not None and getattr(self, name) is None:
+                raise ValueError(f"KLINECAST_AUTH__{name.upper()} is required where KLINECAST_AUTH__JWKS_FILE is set")
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether callers need a token."""
+        return self.jwks_file is not None or self.tokens_file is not None
+
+
+class ClientSettings(Section):
+    """How this process calls other services."""
+
+    ca_file: str | None = None
+    """PEM of the authorities that sign the services' certificates, or `public`; none means plaintext."""
+    certificate_file: str | None = None
+    """PEM of this process's own certificate, where services ask for one."""
+    key_file: str | None = None
+    """PEM of its private key."""
+    token_file: str | None = None
+    """Token with role `service`; read again when it changes."""
+    insecure_token_without_tls: bool = False
+    """Sends the token in plaintext to other machines: for a mesh that encrypts by itself."""
+
+
 class TracingSettings(Section):
     """Where spans go."""
 
@@ -100,14 +169,15 @@ class ProcessSettings(BaseSettings):
     shutdown: ShutdownSettings = ShutdownSettings()
     tracing: TracingSettings = TracingSettings()
     port_file: str | None = None
-    """File that gets {"port": ..., "metrics_port": ...} once the ports are bound."""
+    """File that gets {"port": ..., "metrics_port": ...} (and "health_port") once the ports are bound."""
     supervisor_pipe_fd: int | None = Field(default=None, ge=0)
     """Inherited read end of a pipe; the process stops when its other end closes."""
 
-    @field_validator("metrics_listen", "listen", check_fields=False)
+    @field_validator("metrics_listen", "listen", "health_listen", check_fields=False)
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        split_address(value)
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
         return value
 
 
@@ -116,8 +186,14 @@ class RuntimeSettings(ProcessSettings):
 
     listen: str = "127.0.0.1:0"
     """host:port of the gRPC server; port 0 takes a free one."""
+    health_listen: str | None = None
+    """host:port of a plaintext server that answers health checks and nothing else, for probes that speak no TLS."""
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
     insecure_bind_without_tls: bool = False
     """Allows plaintext on an address other machines can reach."""
+    insecure_bind_without_auth: bool = False
+    """Answers everybody on an address other machines can reach."""
     reflection: bool = False
     limits: LimitSettings = LimitSettings()
 

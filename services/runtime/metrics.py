@@ -10,12 +10,27 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import psutil
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from services.runtime.lifecycle import split_address
+
+
+class AuthMetrics:
+    """What befalls the files of keys and tokens."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        self._refused = Counter(
+            f"klinecast_{service}_auth_files_refused",
+            "Changed files of keys or tokens that could not be used; the ones before stay in force.",
+            registry=registry,
+        )
+
+    def file_refused(self) -> None:
+        """Count one."""
+        self._refused.inc()
 
 
 class ProcessCollector(Collector):

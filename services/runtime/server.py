@@ -5,30 +5,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import grpc.aio
+from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
 from services.runtime.app import App, BuildApp, Runtime, SettingsT
+from services.runtime.auth import AccessTable, Authenticator
 from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
 from services.runtime.database import Database
 from services.runtime.errors import is_database_away
 from services.runtime.health import Health
 from services.runtime.interceptors.access_log import access_log_around
+from services.runtime.interceptors.auth import auth_around, open_around
 from services.runtime.interceptors.call import Around
 from services.runtime.interceptors.cancellation import RunningCalls
-from services.runtime.interceptors.chain import ChainInterceptor
+from services.runtime.interceptors.chain import Admit, ChainInterceptor
 from services.runtime.interceptors.deadline import deadline_around
 from services.runtime.interceptors.errors import errors_around
 from services.runtime.interceptors.gate import gate_around
 from services.runtime.interceptors.limit import limit_around
 from services.runtime.interceptors.metrics import RpcMetrics
-from services.runtime.interceptors.tenant import tenant_around
 from services.runtime.interceptors.tracing import tracing_around
 from services.runtime.lifecycle import (
     in_daemon_thread,
@@ -39,8 +41,9 @@ from services.runtime.lifecycle import (
     write_port_file,
 )
 from services.runtime.logs import configure_logging, get_logger
-from services.runtime.metrics import MetricsServer, new_registry, start_metrics_server
+from services.runtime.metrics import AuthMetrics, MetricsServer, new_registry, start_metrics_server
 from services.runtime.migrations import Migrations, migrate
+from services.runtime.tls import Certificates
 from services.runtime.tracing import configure_tracing
 
 RETRY_S = 1.0
@@ -125,16 +128,18 @@ async def running(
     page = _start_page(runtime, settings)
     try:
         async with build_app(settings, runtime) as app:
-            health = Health(app.service_names)
-            server = _new_server(settings, runtime, calls)
+            health = Health(tuple(app.access))
+            probed = await _start_probed(health, settings)
+            server = _new_server(settings, runtime, app, calls)
             port = await _start(server, app, health, settings)
             migrating = asyncio.create_task(_migrate(runtime, migrations))
             following = asyncio.create_task(_follow(health, runtime, app))
-            _announce(settings, host, port, page.port)
+            _announce(settings, host, {"port": port, "metrics_port": page.port, **probed.ports})
             try:
                 yield RunningServer(host, port, page.port, runtime, migrating)
             finally:
                 await _stop(server, health, calls, runtime, settings)
+                await probed.stop()
                 await _cancel(following, migrating)
     finally:
         await runtime.database.close()
@@ -165,13 +170,20 @@ def _complain(problems: tuple[str, ...], *, code: int) -> int:
 
 def _checked_address(settings: RuntimeSettings) -> tuple[str, int]:
     host, port = split_address(settings.listen)
-    if not is_loopback(host) and not settings.insecure_bind_without_tls:
-        raise SettingsError(
-            (
-                f"KLINECAST_LISTEN: {settings.listen} is reachable from other machines, this server speaks plaintext; "
-                "set KLINECAST_INSECURE_BIND_WITHOUT_TLS=true if the network is yours",
-            )
+    problems = []
+    if not settings.tls.is_on and not settings.insecure_bind_without_tls:
+        problems.append(
+            f"KLINECAST_LISTEN: {settings.listen} is reachable from other machines, this server speaks plaintext; set "
+            "KLINECAST_TLS__CERTIFICATE_FILE, or KLINECAST_INSECURE_BIND_WITHOUT_TLS=true if the network is yours"
         )
+    if not settings.auth.is_on and not settings.insecure_bind_without_auth:
+        problems.append(
+            f"KLINECAST_LISTEN: {settings.listen} is reachable from other machines, this server answers everybody; set "
+            "KLINECAST_AUTH__JWKS_FILE or KLINECAST_AUTH__TOKENS_FILE, or KLINECAST_INSECURE_BIND_WITHOUT_AUTH=true if "
+            "all of them may"
+        )
+    if problems and not is_loopback(host):
+        raise SettingsError(tuple(problems))
     return host, port
 
 
@@ -194,21 +206,43 @@ def _start_page(runtime: Runtime, settings: RuntimeSettings) -> MetricsServer:
         raise StartError(f"KLINECAST_METRICS_LISTEN: cannot bind {settings.metrics_listen}: {error.strerror}") from None
 
 
-def _new_server(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls) -> grpc.aio.Server:
+def _new_server(settings: RuntimeSettings, runtime: Runtime, app: App, calls: RunningCalls) -> grpc.aio.Server:
+    metrics, access = AuthMetrics(runtime.service, runtime.metrics), _access_by_path(app.access)
+    admitting: Around = open_around()
+    admit: Admit = _admit_all
+    if settings.auth.is_on:
+        authenticator = Authenticator(settings.auth, metrics.file_refused)
+        admitting, admit = auth_around(authenticator, access, calls), authenticator.authenticate
+    arounds = _arounds(settings, runtime, calls, admitting)
     return grpc.aio.server(
-        interceptors=[ChainInterceptor(_arounds(settings, runtime, calls), settings.limits.stream_stall_s)],
+        interceptors=[ChainInterceptor(arounds, settings.limits.stream_stall_s, admit)],
         options=server_options(settings.limits),
     )
 
 
-def _arounds(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls) -> tuple[Around, ...]:
+def _admit_all(metadata: Mapping[str, str | bytes]) -> None:
+    """Let anybody know which methods there are."""
+
+
+def _access_by_path(access: Mapping[str, AccessTable]) -> AccessTable:
+    """Return the roles by path; every RPC of the contract has its row, so that none is open by oversight."""
+    found = {}
+    for service, table in access.items():
+        methods = {method.name for method in descriptor_pool.Default().FindServiceByName(service).methods}
+        if methods != set(table):
+            raise RuntimeError(f"{service}: the access table and the contract differ in {sorted(methods ^ set(table))}")
+        found.update({f"/{service}/{name}": roles for name, roles in table.items()})
+    return found
+
+
+def _arounds(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls, admitting: Around) -> tuple[Around, ...]:
     return (
         errors_around,  # outermost: nothing leaves the server that the table did not make
         tracing_around(runtime.tracer),
         errors_around,  # inside the span once more, so that its line in the log names the trace
         access_log_around,
         RpcMetrics(runtime.metrics).around,
-        tenant_around,
+        admitting,
         gate_around(runtime.migrated),
         limit_around(settings.limits.max_concurrent_rpcs),
         deadline_around,
@@ -220,20 +254,52 @@ async def _start(server: grpc.aio.Server, app: App, health: Health, settings: Ru
     app.register(server)
     await health.register(server)
     if settings.reflection:
-        names = (*app.service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        names = (*app.access, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    try:
-        port = server.add_insecure_port(settings.listen)
-    except RuntimeError:
-        raise StartError(f"KLINECAST_LISTEN: cannot bind {settings.listen}") from None
+    port = _bind(server, "LISTEN", settings.listen, Certificates(settings.tls) if settings.tls.is_on else None)
     await server.start()
     return port
 
 
-def _announce(settings: RuntimeSettings, host: str, port: int, metrics_port: int) -> None:
+def _bind(server: grpc.aio.Server, name: str, address: str, certificates: Certificates | None = None) -> int:
+    try:
+        if certificates is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, certificates.credentials())
+    except RuntimeError:
+        raise StartError(f"KLINECAST_{name}: cannot bind {address}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    """The server that probes ask where the other one speaks TLS; none by default."""
+
+    server: grpc.aio.Server | None = None
+    port: int = 0
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {} if self.server is None else {"health_port": self.port}
+
+    async def stop(self) -> None:
+        if self.server is not None:
+            await self.server.stop(None)
+
+
+async def _start_probed(health: Health, settings: RuntimeSettings) -> _Probed:
+    if settings.health_listen is None:
+        return _Probed()
+    server = grpc.aio.server(options=server_options(settings.limits))
+    await health.register(server)
+    port = _bind(server, "HEALTH_LISTEN", settings.health_listen)
+    await server.start()
+    return _Probed(server, port)
+
+
+def _announce(settings: RuntimeSettings, host: str, ports: dict[str, int]) -> None:
     if settings.port_file:
-        write_port_file(settings.port_file, {"port": port, "metrics_port": metrics_port})
-    _LOG.info("listening", address=f"{host}:{port}", metrics_port=metrics_port)
+        write_port_file(settings.port_file, ports)
+    _LOG.info("listening", address=f"{host}:{ports['port']}", tls=settings.tls.is_on, auth=settings.auth.is_on, **ports)
 
 
 async def _migrate(runtime: Runtime, migrations: Migrations | None) -> None:

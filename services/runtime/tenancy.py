@@ -7,7 +7,11 @@ from contextvars import ContextVar
 
 DEFAULT_TENANT = "default"
 TENANT_KEY = "klinecast-tenant"
-"""Metadata key; honoured from any caller until there are credentials."""
+"""Metadata key; honoured from callers with role `service`, and from all where nobody needs a token."""
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
+current_subject: ContextVar[str] = ContextVar("current_subject", default="")
+"""To whom the caller's token was given; for the log."""
+caller_is_service: ContextVar[bool] = ContextVar("caller_is_service", default=True)
+"""Whether the caller's token has the role `service`; of everybody where nobody needs a token."""
 current_tenant: ContextVar[str] = ContextVar("current_tenant", default=DEFAULT_TENANT)

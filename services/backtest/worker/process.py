@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 from opentelemetry import trace
 
-from klinecast.client import Client
+from klinecast.client import Client, Security
 from services.backtest import engine
 from services.backtest.catalogue import Catalogue
 from services.backtest.settings import WorkerSettings
@@ -76,6 +76,7 @@ def run_child(pipe_fd: int, worker_id: str) -> int:
     with Client(
         data=settings.data_target,
         results=settings.results_target,
+        security=Security(**settings.client.model_dump()),
         interceptors=[TraceCarrier()],
     ) as client:
         attempt = Attempt(store=store, client=client, catalogue=catalogue, mailbox=mailbox, tracer=tracing.tracer)

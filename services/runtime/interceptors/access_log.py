@@ -11,7 +11,7 @@ import grpc
 
 from services.runtime.interceptors.call import Call
 from services.runtime.logs import get_logger
-from services.runtime.tenancy import current_tenant
+from services.runtime.tenancy import current_subject, current_tenant
 
 _LOG = get_logger("access")
 _QUIET = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
@@ -41,5 +41,6 @@ def _log(call: Call, code: grpc.StatusCode, peer: str, duration_ms: float) -> No
         duration_ms=round(duration_ms, 3),
         peer=peer,
         tenant=current_tenant.get(),
+        subject=current_subject.get(),
         correlation_id=call.correlation_id,
     )

@@ -1,4 +1,4 @@
-"""Innermost: tells the caller's cancellation from others, and ends streams that outlive the drain."""
+"""Innermost: tells the caller's cancellation from others, and ends those that may not go on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from klinecast.errors import KlinecastError
 from services.runtime.errors import shutting_down
 from services.runtime.interceptors.call import Call
 
@@ -17,7 +18,7 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[object], Call] = {}
-        self._interrupted: set[asyncio.Task[object]] = set()
+        self._interrupted: dict[asyncio.Task[object], KlinecastError] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -33,13 +34,13 @@ class RunningCalls:
         except asyncio.CancelledError as error:
             if task in self._interrupted:
                 task.uncancel()
-                raise shutting_down() from None
+                raise self._interrupted[task] from None
             if task.cancelling() == 0:  # nobody cancelled this task: without an exception no status would be sent
                 raise RuntimeError("cancelled from within") from error
             raise
         finally:
             del self._tasks[task]
-            self._interrupted.discard(task)
+            self._interrupted.pop(task, None)
             if not self._tasks:
                 self._idle.set()
 
@@ -52,7 +53,12 @@ class RunningCalls:
         except TimeoutError:
             self._interrupt(list(self._tasks))
 
+    def end(self, task: asyncio.Task[object], error: KlinecastError) -> None:
+        """End a call in flight with an error of ours; a task that serves none is left alone."""
+        if task in self._tasks:
+            self._interrupted[task] = error
+            task.cancel()
+
     def _interrupt(self, tasks: list[asyncio.Task[object]]) -> None:
         for task in tasks:
-            self._interrupted.add(task)
-            task.cancel()
+            self.end(task, shutting_down())

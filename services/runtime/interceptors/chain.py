@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeAlias
 
@@ -17,21 +17,26 @@ import grpc
 import grpc.aio
 
 from klinecast.errors import FieldViolation, InvalidArgument, KlinecastError, ResourceExhausted
-from services.runtime.errors import build_status
+from services.runtime.errors import build_status, translate
 from services.runtime.interceptors.call import Around, Call, Method, metadata_of, method_of
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour: TypeAlias = "Callable[[Any, Context], Any]"
+Admit: TypeAlias = "Callable[[Mapping[str, str | bytes]], object]"
 _UNKNOWN_METHOD = build_status(grpc.StatusCode.UNIMPLEMENTED, KlinecastError("no such method", reason="UNKNOWN_METHOD"))
 
 
 class ChainInterceptor(grpc.aio.ServerInterceptor):
-    """The only interceptor of a server; `arounds` are entered first to last, `stall_s` bounds each write."""
+    """The only interceptor of a server; `arounds` are entered first to last, `stall_s` bounds each write.
 
-    def __init__(self, arounds: Sequence[Around], stall_s: float) -> None:
+    `admit` raises where nobody may know which methods there are.
+    """
+
+    def __init__(self, arounds: Sequence[Around], stall_s: float, admit: Admit) -> None:
         self._arounds = tuple(arounds)
         self._stall_s = stall_s
+        self._admit = admit
 
     async def intercept_service(
         self,
@@ -41,7 +46,7 @@ class ChainInterceptor(grpc.aio.ServerInterceptor):
         """Find the handler and wrap it."""
         handler = await continuation(handler_call_details)
         if handler is None:
-            return _unknown_method_handler()
+            return _unknown_method_handler(metadata_of(handler_call_details.invocation_metadata), self._admit)
         return wrap_handler(handler, handler_call_details, self._arounds, self._stall_s)
 
 
@@ -140,9 +145,14 @@ def _serializer(handler: Handler) -> Callable[[Any], bytes] | None:
     return lambda message: message if type(message) is bytes else serialize(message)
 
 
-def _unknown_method_handler() -> Handler:
+def _unknown_method_handler(metadata: Mapping[str, str | bytes], admit: Admit) -> Handler:
     async def refuse(requests: Any, context: Context) -> None:
-        await context.abort(_UNKNOWN_METHOD.code, _UNKNOWN_METHOD.message, _UNKNOWN_METHOD.trailing_metadata)
+        status = _UNKNOWN_METHOD
+        try:
+            admit(metadata)
+        except KlinecastError as error:
+            status = translate(error, "")
+        await context.abort(status.code, status.message, status.trailing_metadata)
 
     # The one shape that answers without waiting for a message, whatever shape the caller thinks it is.
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 import sqlalchemy as sa
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 from pydantic import SecretStr
 
 from klinecast.errors import FieldViolation, InvalidArgument
 from services.runtime.app import Runtime
+from services.runtime.auth.credential import ADMIN, READ
 from services.runtime.config import DatabaseSettings, RuntimeSettings, ShutdownSettings
 from services.runtime.migrations import Migrations
 from services.runtime.server import RunningServer, running
@@ -23,13 +26,29 @@ from services.runtime.tenancy import current_tenant
 
 SERVICE = "klinecast.test.EchoService"
 MIGRATIONS = Migrations(schema="echo", script_location=Path(__file__).parent / "echo_migrations")
+METHODS = ("Echo", "Fail", "CancelWithin", "WrongAnswer", "Sleep", "Word", "Count", "Watch", "Stubborn", "Join")
 Serve = Callable[..., AbstractAsyncContextManager[RunningServer]]
+
+
+def _describe() -> None:
+    """Tell the descriptor pool of the service, as generated code does."""
+    text = ".google.protobuf.StringValue"
+    file = descriptor_pb2.FileDescriptorProto(
+        name="klinecast/test/echo.proto", package="klinecast.test", dependency=["google/protobuf/wrappers.proto"]
+    )
+    service = file.service.add(name="EchoService")
+    for name in METHODS:
+        service.method.add(name=name, input_type=text, output_type=text)
+    descriptor_pool.Default().Add(file)
+
+
+_describe()
 
 
 class EchoApp:
     """Each RPC shows one behaviour of the server."""
 
-    service_names = (SERVICE,)
+    access = MappingProxyType({SERVICE: {**dict.fromkeys(METHODS, READ), "Word": ADMIN}})
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime

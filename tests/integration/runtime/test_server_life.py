@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -38,7 +39,7 @@ Call = Callable[..., Any]
 class IdleApp:
     """Serves nothing."""
 
-    service_names = ()
+    access = MappingProxyType({})
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add nothing."""
@@ -171,11 +172,13 @@ async def test_a_taken_metrics_port_is_refused(serve: Serve, server: RunningServ
             pass
 
 
-async def test_plaintext_for_other_machines_needs_the_flag(serve: Serve) -> None:
-    with pytest.raises(SettingsError, match="KLINECAST_INSECURE_BIND_WITHOUT_TLS"):
+async def test_open_to_other_machines_only_with_both_flags(serve: Serve) -> None:
+    with pytest.raises(SettingsError, match="KLINECAST_INSECURE_BIND_WITHOUT_TLS") as error:
         async with serve(NO_DATABASE, listen="0.0.0.0:0"):
             pass
-    async with serve(NO_DATABASE, listen="0.0.0.0:0", insecure_bind_without_tls=True) as server:
+    assert "KLINECAST_INSECURE_BIND_WITHOUT_AUTH" in str(error.value)
+    flags = {"insecure_bind_without_tls": True, "insecure_bind_without_auth": True}
+    async with serve(NO_DATABASE, listen="0.0.0.0:0", **flags) as server:
         assert server.port > 0
 
 

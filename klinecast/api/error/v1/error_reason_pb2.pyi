@@ -98,6 +98,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A perpetual's funding record is missing over an expected stamp: BacktestError says which kline and time."""
     ERROR_REASON_INVALID_FUNDING: _ErrorReason.ValueType  # 37
     """Stored funding is unordered or impossible: a rate that is not finite."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 38
+    """No token, or one that does not hold. Example: it has expired."""
+    ERROR_REASON_ROLE_REQUIRED: _ErrorReason.ValueType  # 39
+    """The token's roles do not allow it; the detail's metadata names the role that does. Example: SetRetentionPolicy without admin."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Machine-readable reason of an error: ErrorInfo.reason carries the name without the prefix, domain "klinecast"."""
@@ -178,4 +182,8 @@ ERROR_REASON_MISSING_FUNDING: ErrorReason.ValueType  # 36
 """A perpetual's funding record is missing over an expected stamp: BacktestError says which kline and time."""
 ERROR_REASON_INVALID_FUNDING: ErrorReason.ValueType  # 37
 """Stored funding is unordered or impossible: a rate that is not finite."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 38
+"""No token, or one that does not hold. Example: it has expired."""
+ERROR_REASON_ROLE_REQUIRED: ErrorReason.ValueType  # 39
+"""The token's roles do not allow it; the detail's metadata names the role that does. Example: SetRetentionPolicy without admin."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

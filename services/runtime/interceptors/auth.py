@@ -1,0 +1,98 @@
+"""Before anything else: whose call it is, and whether they may make it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+from klinecast.errors import FieldViolation, InvalidArgument, PermissionDenied, Unauthenticated
+from services.runtime.auth import AccessTable, Authenticator, Credential, Role
+from services.runtime.interceptors.call import Around, Call
+from services.runtime.interceptors.cancellation import HEALTH_SERVICE, RunningCalls
+from services.runtime.tenancy import (
+    DEFAULT_TENANT,
+    TENANT_KEY,
+    TENANT_NAME,
+    caller_is_service,
+    current_subject,
+    current_tenant,
+)
+
+RECHECK_S = 1.0
+"""How often the token of a stream is looked at again."""
+
+
+def open_around() -> Around:
+    """Return an around for a server that asks nobody for a token: the tenant is whom the metadata names."""
+
+    @asynccontextmanager
+    async def around(call: Call) -> AsyncIterator[None]:
+        # Not reset: the task and its context end with the call, and the access log still wants the name.
+        current_tenant.set(_named_tenant(call) or DEFAULT_TENANT)
+        yield
+
+    return around
+
+
+def auth_around(authenticator: Authenticator, access: AccessTable, calls: RunningCalls) -> Around:
+    """Return an around that wants a token and one of the roles of the RPC; `access` is by path. Health is for all."""
+
+    @asynccontextmanager
+    async def around(call: Call) -> AsyncIterator[None]:
+        if call.method.service == HEALTH_SERVICE:
+            yield
+            return
+        credential = authenticator.authenticate(call.metadata)
+        current_subject.set(credential.subject)
+        caller_is_service.set(Role.SERVICE in credential.roles)
+        current_tenant.set(_tenant_of(call, credential))
+        if call.method.path in access:
+            credential.require(access[call.method.path])
+        if call.method.type == "unary":
+            yield
+            return
+        with _rechecked(authenticator, call.metadata, calls):
+            yield
+
+    return around
+
+
+@contextmanager
+def _rechecked(
+    authenticator: Authenticator, metadata: Mapping[str, str | bytes], calls: RunningCalls
+) -> Iterator[None]:
+    """End the call of the current task once its token holds no more."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    timer: asyncio.TimerHandle
+
+    def check() -> None:
+        nonlocal timer
+        try:
+            authenticator.authenticate(metadata)
+        except Unauthenticated as error:
+            calls.end(task, error)
+        timer = loop.call_later(RECHECK_S, check)
+
+    timer = loop.call_later(RECHECK_S, check)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _tenant_of(call: Call, credential: Credential) -> str:
+    named = _named_tenant(call)
+    if named is None or named == credential.tenant:
+        return credential.tenant
+    if Role.SERVICE not in credential.roles:
+        raise PermissionDenied("only the role service acts for another tenant", metadata={"required": Role.SERVICE})
+    return named
+
+
+def _named_tenant(call: Call) -> str | None:
+    name = call.metadata.get(TENANT_KEY)
+    if name is None or (isinstance(name, str) and TENANT_NAME.fullmatch(name)):
+        return name
+    raise InvalidArgument.of(FieldViolation(f"metadata.{TENANT_KEY}", "is not a tenant name"))
