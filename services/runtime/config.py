@@ -246,6 +246,12 @@ def environment_without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
 
 
+def forget_settings() -> None:
+    """Take the settings out of this process's environment, once they are read: what runs in it need not see secrets."""
+    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+        del os.environ[name]
+
+
 def setting_names(cls: type[BaseModel], prefix: str = PREFIX) -> frozenset[str]:
     """Return the environment names of all fields of `cls`, nested ones spelled with `__`."""
     names: set[str] = set()

@@ -7,6 +7,7 @@ import ctypes
 import ipaddress
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
 Result = TypeVar("Result")
 
 
@@ -66,6 +68,13 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
     """Ask Linux to signal this process when the thread that spawned it ends; elsewhere do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def give_up_privileges() -> None:
+    """Let no program that this process starts gain what it has not, and no crash write its secrets to a core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 async def in_daemon_thread(function: Callable[[], Result]) -> Result:

@@ -33,6 +33,7 @@ from services.runtime.interceptors.limit import limit_around
 from services.runtime.interceptors.metrics import RpcMetrics
 from services.runtime.interceptors.tracing import tracing_around
 from services.runtime.lifecycle import (
+    give_up_privileges,
     in_daemon_thread,
     is_loopback,
     split_address,
@@ -156,6 +157,7 @@ def _parse(service: str, arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _configure_process(service: str, settings: RuntimeSettings) -> None:
     configure_logging(settings.log_level, settings.log_format, service)
+    give_up_privileges()
     for name in scan_environment(type(settings)).ignored:
         _LOG.warning("setting_ignored", name=name, reason="injected by Kubernetes for a Service")
     if settings.supervisor_pipe_fd is not None:

@@ -18,7 +18,7 @@ from services.backtest.executors.pool import Bell, WorkerPool
 from services.backtest.settings import WorkerSettings
 from services.backtest.telemetry import BacktestTelemetry
 from services.runtime.config import SettingsError, load_settings, show_settings
-from services.runtime.lifecycle import stop_with_supervisor, write_port_file
+from services.runtime.lifecycle import give_up_privileges, stop_with_supervisor, write_port_file
 from services.runtime.logs import configure_logging, get_logger
 from services.runtime.metrics import new_registry, start_metrics_server
 
@@ -57,6 +57,7 @@ def run(*, shows_settings: bool = False) -> int:
         print(error)
         return 2
     configure_logging(settings.log_level, settings.log_format, "worker")
+    give_up_privileges()
     if settings.supervisor_pipe_fd is not None:
         stop_with_supervisor(settings.supervisor_pipe_fd)
     registry = new_registry()

@@ -18,8 +18,8 @@ from services.backtest.strategies import StrategyRegistry
 from services.backtest.worker.attempt import Attempt
 from services.backtest.worker.protocol import Cancel, FromWorker, Ready, Run, Stop, ToWorker
 from services.backtest.worker.store import WorkerStore
-from services.runtime.config import load_settings
-from services.runtime.lifecycle import die_with_parent
+from services.runtime.config import forget_settings, load_settings
+from services.runtime.lifecycle import die_with_parent, give_up_privileges
 from services.runtime.logs import configure_logging
 from services.runtime.tracing import TraceCarrier, configure_tracing
 
@@ -67,6 +67,8 @@ def run_child(pipe_fd: int, worker_id: str) -> int:
     die_with_parent()
     mailbox = Mailbox(Connection(pipe_fd))
     settings = load_settings(WorkerSettings)
+    forget_settings()
+    give_up_privileges()
     configure_logging(settings.log_level, settings.log_format, "worker")
     tracing = configure_tracing("worker", settings.tracing)
     _limit_memory(settings.worker_memory_mb)
