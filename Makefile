@@ -10,7 +10,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos soak-expiry test-report lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos generate constraints clean
+.PHONY: help demo up test test-faults soak-chaos soak-expiry test-report k8s-check lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +44,10 @@ test-report: $(VENV)/.ready-dev ## the report in a browser; installs Debian's ch
 	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	@$(BIN)/python -m pytest tests/e2e/test_report_browser.py
 
+k8s-check: $(VENV)/.ready-k8s ## check the manifests, the image, compose.yaml, the alerts and the dashboard
+	@$(BIN)/python -m tests.k8s.check
+	@$(BIN)/python -m pytest tests/k8s
+
 bench: $(VENV)/.ready-dev ## measure speed (minutes)
 	@$(BIN)/python -m tests.benchmarks
 
@@ -73,7 +77,7 @@ generate:
 	@find $(OUT)/klinecast/api -type d -exec touch {}/__init__.py \;
 
 constraints: $(VENV)/.ready-dev ## resolve the newest versions into constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group k8s --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --quiet --upgrade --output-file constraints.txt
 
 clean: ## remove the virtual environment and caches (never data)
@@ -96,6 +100,14 @@ $(VENV)/.ready-dev: $(LOCKED) $(wildcard $(PLUGINS)/pyproject.toml) | $(VENV)/.r
 	@$(PIP) install --upgrade 'pip>=25.1,<27'
 	@$(PIP) install -c constraints.txt -e '.[cli,server,local,celery]' --group dev
 	@if [ -f $(PLUGINS)/pyproject.toml ]; then $(PIP) install --no-deps -e $(PLUGINS); fi
+	@touch $@
+
+# 108 MB of schemas, and programs of other people: only k8s-check wants them. promtool comes with Debian's prometheus.
+$(VENV)/.ready-k8s: $(LOCKED) | $(VENV)/.ready-dev
+	@echo "installing what the manifests are checked with"
+	@$(PIP) install -c constraints.txt --group k8s
+	@command -v promtool >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } \
+		|| echo "promtool is not installed and apt-get could not: its checks are skipped"
 	@touch $@
 
 # The engines that are yardsticks stay out of the environment everything else runs in.

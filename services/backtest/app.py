@@ -33,7 +33,7 @@ from services.backtest.settings import BacktestSettings
 from services.backtest.store import PostgresJobStore
 from services.backtest.strategies import StrategyRegistry
 from services.backtest.submitting import Admission, Submitter
-from services.backtest.telemetry import BacktestTelemetry
+from services.backtest.telemetry import BacktestTelemetry, WorkerCollector
 from services.backtest.upkeep import Upkeep
 from services.backtest.vetting import Vetting
 from services.backtest.watching import WatchHub
@@ -113,7 +113,9 @@ class BacktestApp:
             from services.backtest.executors.celery import CeleryExecutor  # only here: the package is an extra
 
             return CeleryExecutor(settings.broker_url.get_secret_value())
-        return LocalExecutor(settings.database.url.get_secret_value(), self, workers=settings.workers)
+        local = LocalExecutor(settings.database.url.get_secret_value(), self, workers=settings.workers)
+        self._runtime.metrics.register(WorkerCollector(local.pids))
+        return local
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""

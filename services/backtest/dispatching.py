@@ -68,7 +68,7 @@ class Dispatcher:
                 if (
                     time.monotonic() < self._outage_until
                 ):  # leases that lapsed while nobody could renew them get one more
-                    await self._store.counts()
+                    await self._store.backlog()
                     continue
                 rescued = await self._store.rescue()
             except Exception:

@@ -136,6 +136,16 @@ class Rescued:
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is not terminal."""
+
+    queued: int
+    running: int
+    oldest_s: float
+    """How long the oldest queued one has waited; 0 when none does."""
+
+
 class JobStore(Protocol):
     """What the service needs from its database."""
 
@@ -154,7 +164,7 @@ class JobStore(Protocol):
     async def rescue(self) -> Sequence[Rescued]:
         """Requeue the jobs whose lease ran out, or fail those out of attempts."""
 
-    async def counts(self) -> Mapping[State, int]:
+    async def backlog(self) -> Backlog:
         """Count jobs that are queued and running."""
 
     async def unwanted(self, limit: int) -> Sequence[tuple[JobKey, int]]:

@@ -168,7 +168,11 @@ WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR backtest_id < %(aft
 ORDER BY backtest_id DESC LIMIT %(limit)s
 """
 
-COUNTS = "SELECT state, count(*) AS n FROM backtest.backtests WHERE state IN ('QUEUED', 'RUNNING') GROUP BY state"
+BACKLOG = """
+SELECT count(*) FILTER (WHERE state = 'QUEUED') AS queued, count(*) FILTER (WHERE state = 'RUNNING') AS running,
+  coalesce(extract(epoch FROM clock_timestamp() - min(create_time) FILTER (WHERE state = 'QUEUED')), 0)::float8 AS oldest_s
+FROM backtest.backtests WHERE state IN ('QUEUED', 'RUNNING')
+"""
 
 UNWANTED = """
 SELECT tenant_id, backtest_id::text AS backtest_id, fence FROM backtest.unwanted_results ORDER BY create_time LIMIT %(limit)s

@@ -10,6 +10,7 @@ from psycopg.rows import DictRow, dict_row
 from services.backtest import statements
 from services.backtest.expiry import Held
 from services.backtest.jobs import (
+    Backlog,
     Event,
     Failure,
     Job,
@@ -85,11 +86,11 @@ class PostgresJobStore:
             rows = await run(connection, statements.RESCUE, {"how": "its lease was not renewed"})
         return [Rescued(JobKey(row["tenant_id"], row["backtest_id"]), State(row["state"])) for row in rows]
 
-    async def counts(self) -> Mapping[State, int]:
+    async def backlog(self) -> Backlog:
         """Count jobs that are queued and running."""
         async with self._database.single() as connection:
-            rows = await run(connection, statements.COUNTS, {})
-        return {State.QUEUED: 0, State.RUNNING: 0} | {State(row["state"]): row["n"] for row in rows}
+            [row] = await run(connection, statements.BACKLOG, {})
+        return Backlog(**row)
 
     async def unwanted(self, limit: int) -> Sequence[tuple[JobKey, int]]:
         """Return results to delete, with the fence up to which late saves are refused."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from services.backtest.jobs import JobKey, JobStore, State
+from services.backtest.jobs import Backlog, JobKey, JobStore, State
 
 TURN_S = 1.0
 _SWEEP_EVERY = 60
@@ -21,7 +21,7 @@ class Upkeep:
         store: JobStore,
         *,
         delete_result: Callable[[JobKey, int], bool],
-        sample: Callable[[Mapping[State, int]], None],
+        sample: Callable[[Backlog], None],
         look_for_expired: Callable[[], Awaitable[bool]],
         keep_s: Mapping[State, float],
     ) -> None:
@@ -37,7 +37,7 @@ class Upkeep:
         turn = 0
         while True:
             try:
-                self._sample(await self._store.counts())
+                self._sample(await self._store.backlog())
                 await self._delete_unwanted()
                 if turn % _SWEEP_EVERY == 0:
                     await self._sweep()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from services.results.cache import PayloadCache
 from services.results.retention import Reason, Taken
@@ -26,13 +31,7 @@ class ResultsTelemetry:
         for reason in (Reason.EXPIRED, Reason.MAX_RESULTS, Reason.MAX_BYTES):
             self._swept.labels(reason.name.lower())
             self._swept_bytes.labels(reason.name.lower())
-        gauges = {
-            "cache_bytes": ("Bytes of payloads in memory", lambda: cache.size_bytes),
-            "cache_hits": ("Chunks read from memory", lambda: cache.hits),
-            "cache_misses": ("Chunks read from the database", lambda: cache.misses),
-        }
-        for name, (text, read) in gauges.items():
-            Gauge(f"{prefix}_{name}", text, registry=registry).set_function(read)
+        registry.register(_CacheCollector(cache))
 
     @property
     def sweeps(self) -> SweepObserver:
@@ -52,3 +51,14 @@ class ResultsTelemetry:
     def _measured(self, backlog: Backlog) -> None:
         self._backlog.set(backlog.results)
         self._lag.set(backlog.oldest_s)
+
+
+class _CacheCollector(Collector):
+    def __init__(self, cache: PayloadCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        prefix, cache = "klinecast_results_cache", self._cache
+        yield GaugeMetricFamily(f"{prefix}_bytes", "Bytes of payloads in memory", value=cache.size_bytes)
+        yield CounterMetricFamily(f"{prefix}_hits", "Chunks read from memory", value=cache.hits)
+        yield CounterMetricFamily(f"{prefix}_misses", "Chunks read from the database", value=cache.misses)

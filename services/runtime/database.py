@@ -67,6 +67,13 @@ class Database:
         """The URL as libpq takes it, for connections outside the pool; it holds the password."""
         return libpq_url(self._settings.url.get_secret_value())
 
+    @property
+    def connections(self) -> tuple[int, int, int]:
+        """How many connections of the pool are in use, how many idle, and how many there may be."""
+        pool = self._engine.pool
+        limit = self._settings.pool_size + self._settings.max_overflow
+        return pool.checkedout(), pool.checkedin(), limit  # type: ignore[attr-defined]  # QueuePool's
+
     @asynccontextmanager
     async def connect(self, *, timeout_s: float | None = None) -> AsyncIterator[AsyncConnection]:
         """Yield a connection whose work is rolled back unless it commits; bounded by `timeout_s` or the setting."""

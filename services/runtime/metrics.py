@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,6 +16,23 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from services.runtime.lifecycle import split_address
+
+
+class DatabaseCollector(Collector):
+    """Connections of a service's pool."""
+
+    def __init__(self, service: str, connections: Callable[[], tuple[int, int, int]]) -> None:
+        self._prefix = f"klinecast_{service}_database_connections"
+        self._connections = connections
+
+    def collect(self) -> Iterator[Metric]:
+        """Look at them now."""
+        in_use, idle, limit = self._connections()
+        states = GaugeMetricFamily(self._prefix, "Connections of the database pool", labels=["state"])
+        states.add_metric(["in_use"], in_use)
+        states.add_metric(["idle"], idle)
+        yield states
+        yield GaugeMetricFamily(f"{self._prefix}_limit", "Connections it may have", value=limit)
 
 
 class AuthMetrics:

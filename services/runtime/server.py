@@ -18,7 +18,7 @@ from services.runtime.app import App, BuildApp, Runtime, SettingsT
 from services.runtime.auth import AccessTable, Authenticator
 from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
-from services.runtime.database import Database
+from services.runtime.database import Database, libpq_url
 from services.runtime.errors import is_database_away
 from services.runtime.health import Health
 from services.runtime.interceptors.access_log import access_log_around
@@ -42,12 +42,14 @@ from services.runtime.lifecycle import (
     write_port_file,
 )
 from services.runtime.logs import configure_logging, get_logger
-from services.runtime.metrics import AuthMetrics, MetricsServer, new_registry, start_metrics_server
+from services.runtime.metrics import AuthMetrics, DatabaseCollector, MetricsServer, new_registry, start_metrics_server
 from services.runtime.migrations import Migrations, migrate
 from services.runtime.tls import Certificates
 from services.runtime.tracing import configure_tracing
 
 RETRY_S = 1.0
+MIGRATE_WAIT_S = 300.0
+"""How long `--migrate` waits for a database that is away, and for a migration that another process runs."""
 STOP_GRACE_S = 1.0
 """After the drain: what the last statuses have to leave the socket."""
 _LOG = get_logger(__name__)
@@ -93,13 +95,16 @@ def run(
     arguments: Sequence[str] | None = None,
 ) -> None:
     """Be the whole of a service's __main__; exits 0 after a stop, 2 on bad settings, 1 when it cannot run."""
-    shows = _parse(service, arguments).show_settings
+    asked = _parse(service, arguments)
     try:
         settings = load_settings(settings_cls)
-        if shows:
+        if asked.show_settings:
             print(show_settings(settings))
             return
         _configure_process(service, settings)
+        if asked.migrate:
+            asyncio.run(_migrate_only(settings, migrations))
+            return
         asyncio.run(serve(service, settings, build_app, migrations=migrations))
     except SettingsError as error:
         sys.exit(_complain(error.problems, code=2))
@@ -133,7 +138,7 @@ async def running(
             probed = await _start_probed(health, settings)
             server = _new_server(settings, runtime, app, calls)
             port = await _start(server, app, health, settings)
-            migrating = asyncio.create_task(_migrate(runtime, migrations))
+            migrating = asyncio.create_task(_prepare(runtime, migrations))
             following = asyncio.create_task(_follow(health, runtime, app))
             _announce(settings, host, {"port": port, "metrics_port": page.port, **probed.ports})
             try:
@@ -152,7 +157,17 @@ def _parse(service: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         prog=f"python -m services.{service}", description="Settings come from the environment, prefix KLINECAST_."
     )
     parser.add_argument("--show-settings", action="store_true", help="print the settings, secrets masked, and exit")
+    parser.add_argument("--migrate", action="store_true", help="bring the tables up to date and exit")
     return parser.parse_args(arguments)
+
+
+async def _migrate_only(settings: RuntimeSettings, migrations: Migrations | None) -> None:
+    url = libpq_url(settings.database.url.get_secret_value())
+    try:
+        async with asyncio.timeout(MIGRATE_WAIT_S):
+            await _migrate(url, migrations)
+    except TimeoutError:
+        raise StartError(f"KLINECAST_DATABASE__URL: the database did not answer for {MIGRATE_WAIT_S:g} s") from None
 
 
 def _configure_process(service: str, settings: RuntimeSettings) -> None:
@@ -190,10 +205,12 @@ def _checked_address(settings: RuntimeSettings) -> tuple[str, int]:
 
 
 def _new_runtime(service: str, settings: RuntimeSettings) -> Runtime:
+    database, registry = Database(settings.database, application_name=f"klinecast-{service}"), new_registry()
+    registry.register(DatabaseCollector(service, lambda: database.connections))
     return Runtime(
         service=service,
-        database=Database(settings.database, application_name=f"klinecast-{service}"),
-        metrics=new_registry(),
+        database=database,
+        metrics=registry,
         tracing=configure_tracing(service, settings.tracing),
         logger=get_logger(f"klinecast.{service}"),
         shutdown=asyncio.Event(),
@@ -304,19 +321,22 @@ def _announce(settings: RuntimeSettings, host: str, ports: dict[str, int]) -> No
     _LOG.info("listening", address=f"{host}:{ports['port']}", tls=settings.tls.is_on, auth=settings.auth.is_on, **ports)
 
 
-async def _migrate(runtime: Runtime, migrations: Migrations | None) -> None:
+async def _prepare(runtime: Runtime, migrations: Migrations | None) -> None:
+    await _migrate(runtime.database.url, migrations)
+    runtime.migrated.set()
+
+
+async def _migrate(url: str, migrations: Migrations | None) -> None:
     while migrations is not None:
         try:
-            work = partial(migrate, runtime.database.url, migrations.schema, migrations.script_location)
-            await in_daemon_thread(work)
-            break
+            await in_daemon_thread(partial(migrate, url, migrations.schema, migrations.script_location))
+            return
         except Exception as error:
             if not is_database_away(error):
                 _LOG.error("migration_failed", schema=migrations.schema, exc_info=error)
                 raise StartError(f"the migrations of schema {migrations.schema} failed; the log says why") from None
             _LOG.warning("migration_waits_for_database", schema=migrations.schema, error=type(error).__name__)
         await asyncio.sleep(RETRY_S)
-    runtime.migrated.set()
 
 
 async def _follow(health: Health, runtime: Runtime, app: App) -> None:

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from klinecast.errors import Unavailable
 from services.local.postgres import PostgresServer
 from tests import postgres
+from tests.broker import Broker
 from tests.factories import START_MS, make_columns, make_config, make_series
 from tests.suite import Suite, run_suite
 
@@ -58,23 +59,31 @@ class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
-def test_one_trace_runs_through_all_services(session_home: Path, database_url: str) -> None:
+@pytest.mark.parametrize("executor", ["local", "celery"])
+def test_one_trace_runs_from_submit_to_saved_result_and_the_log_names_it(
+    session_home: Path, database_url: str, broker: Broker, executor: str
+) -> None:
     collector = _Collector()
     server = grpc.server(futures.ThreadPoolExecutor(4))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        settings = {"TRACING__OTLP_ENDPOINT": f"127.0.0.1:{port}"}
-        with run_suite(session_home / "traced", database_url, **settings) as suite, suite.client() as client:
-            list(client.run_backtest(make_config(client)))
+        settings = {"TRACING__OTLP_ENDPOINT": f"127.0.0.1:{port}", "EXECUTOR": executor, "BROKER_URL": broker.url}
+        home = session_home / f"traced-{executor}"
+        with run_suite(home, database_url, **settings) as suite, suite.client() as client:
+            backtest_id = list(client.run_backtest(make_config(client)))[-1].backtest_id
+            log = suite.workers[0].log() if executor == "celery" else suite.log("backtest")
     finally:
         server.stop(None).wait()
     services: dict[bytes, set[str]] = {}
     for service, trace_id in collector.spans:
         services.setdefault(trace_id, set()).add(service)
     wanted = {f"klinecast-{name}" for name in ("backtest", "worker", "data", "results")}
-    assert any(wanted <= found for found in services.values()), services
+    [ended] = [line for line in map(json.loads, log.splitlines()) if line.get("backtest_id") == backtest_id]
+    assert (ended["event"], ended["state"]) == ("attempt_ended", "SUCCEEDED")
+    assert set(ended["phases_ms"]) >= {"queued", "load", "signals", "simulate", "statistics", "save"}
+    assert wanted <= services[bytes.fromhex(ended["trace_id"])]
 
 
 def test_an_outage_of_the_database_is_bounded_and_heals(

@@ -1,4 +1,4 @@
-"""python -m tests.k8s.check: print each check of the manifests, the image, compose.yaml and the alerts; exit 1 if one fails."""
+"""python -m tests.k8s.check: checks of manifests, image, compose.yaml, alerts and dashboard; exit 1 if one fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tests.k8s.monitoring import (
     check_metrics,
     check_panels,
     check_runbooks,
-    check_soon,
     check_tested,
     check_topics,
     dashboard_expressions,
@@ -30,7 +29,6 @@ from tests.k8s.monitoring import (
     operator_rule,
 )
 from tests.k8s.objects import OVERLAYS, ROOT, Objects, build_overlay, find_tool
-from tests.k8s.promql import exported_names
 from tests.k8s.schemas import check_kubernetes, check_operators
 
 Check = Callable[[Objects], list[str]]
@@ -42,7 +40,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-class MissingTool(Exception):
+class MissingToolError(Exception):
     """A program that is not installed; the text says where it comes from."""
 
 
@@ -52,7 +50,7 @@ def main() -> int:
     for name, check in (*overlay_checks(), *monitoring_checks(), *other_checks()):
         try:
             problems = check()
-        except MissingTool as missing:
+        except MissingToolError as missing:
             print(f"SKIP  {name}: {missing}")
             continue
         failed += bool(problems)
@@ -89,7 +87,6 @@ def monitoring_checks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     yield "dashboard: it shows what it must", partial(check_topics, shown)
     yield "dashboard: panels have a place each", partial(check_panels, dashboard)
     yield "dashboard: promtool accepts its expressions", partial(_check_expressions, shown)
-    yield "metrics said to come soon are not there yet", partial(check_soon, exported_names())
 
 
 def other_checks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
@@ -121,7 +118,7 @@ def _check_prometheus() -> list[str]:
 
 def _run(tool: str, *arguments: str) -> list[str]:
     if (program := find_tool(tool)) is None:
-        raise MissingTool(f"{tool} is not installed" + (" (Debian: prometheus)" if tool == "promtool" else ""))
+        raise MissingToolError(f"{tool} is not installed" + (" (Debian: prometheus)" if tool == "promtool" else ""))
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
     return [] if done.returncode == 0 else [*done.stdout.splitlines(), *done.stderr.splitlines()]
 

@@ -37,7 +37,11 @@ def check_selectors(objects: Objects) -> list[str]:
         chosen = [pod for pod in pods if matches({"matchLabels": one["spec"]["selector"]}, pod.labels)]
         missing = [port["name"] for port in one["spec"]["ports"] if not _has_port(chosen, port["targetPort"])]
         problems += [f"{_name(one)}: port {port} is nobody's" for port in missing]
-    for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector"), ("PodMonitor", "selector")):
+    for kind, key in (
+        ("PodDisruptionBudget", "selector"),
+        ("NetworkPolicy", "podSelector"),
+        ("PodMonitor", "selector"),
+    ):
         for one in objects.of(kind):
             if not any(matches(one["spec"][key], pod.labels) for pod in pods):
                 problems.append(f"{_name(one)}: selects no pod")
@@ -188,7 +192,9 @@ def check_network(objects: Objects) -> list[str]:
     """Everything is denied but what is named; each component reaches what it needs and nothing else."""
     policies = objects.of("NetworkPolicy")
     denials = [one for one in policies if one["spec"]["podSelector"] == {} and len(one["spec"]) == 2]
-    problems = [] if any(set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} for one in denials) else ["no default"]
+    problems = (
+        [] if any(set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} for one in denials) else ["no default"]
+    )
     for one in policies:
         for way, peer in (("ingress", "from"), ("egress", "to")):
             for rule in one["spec"].get(way, []):

@@ -9,7 +9,6 @@ import yaml
 from services.runtime.known_settings import KNOWN_SETTINGS
 from tests.k8s.objects import ROOT
 from tests.k8s.pods import STOP_EXTRA_S
-from tests.k8s.soon import ALLOWED_SOON
 
 COMPOSE = ROOT / "compose.yaml"
 COMPONENTS = ("data", "backtest", "results", "worker")
@@ -24,7 +23,9 @@ def load_compose() -> dict[str, Any]:
 def check_compose(compose: dict[str, Any]) -> list[str]:
     """Return what is wrong."""
     services = compose["services"]
-    problems = [f"{name} is missing" for name in (*COMPONENTS, "postgres", "valkey", "prometheus") if name not in services]
+    problems = [
+        f"{name} is missing" for name in (*COMPONENTS, "postgres", "valkey", "prometheus") if name not in services
+    ]
     for name, service in services.items():
         problems += [f"{name}: {one}" for one in _service_faults(service, set(services))]
         if name in COMPONENTS:
@@ -52,7 +53,7 @@ def _is_local(port: str) -> bool:
 
 def _component_faults(service: dict[str, Any]) -> list[str]:
     environment = service["environment"]
-    unknown = {name for name in environment if name not in KNOWN_SETTINGS | ALLOWED_SOON}
+    unknown = {name for name in environment if name not in KNOWN_SETTINGS}
     faults = [f"{name} is no setting" for name in sorted(unknown)]
     stop = float(environment.get("KLINECAST_SHUTDOWN__DRAIN_SECONDS", 10)) + STOP_EXTRA_S
     if float(service["stop_grace_period"].removesuffix("s")) < stop:

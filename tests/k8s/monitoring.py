@@ -1,4 +1,4 @@
-"""Checks of the alerts and the dashboard: their metrics exist, their numbers fit the manifests, each alert is explained."""
+"""Checks of alerts and dashboard: their metrics exist, their numbers fit the manifests, each alert is explained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import yaml
 
 from tests.k8s.objects import K8S, ROOT, Objects, quantity
 from tests.k8s.promql import Selector, exported_names, selectors
-from tests.k8s.soon import METRICS_SOON
 
 MONITORING = K8S / "components" / "monitoring"
 RULES = MONITORING / "klinecast-rules.yaml"
@@ -61,15 +60,10 @@ def dashboard_expressions(dashboard: dict[str, Any]) -> list[str]:
 
 
 def check_metrics(expressions: list[str], recorded: set[str]) -> list[str]:
-    """Every metric that is read is exported, recorded, Prometheus' own, or said to come soon."""
-    known = exported_names() | recorded | PROMETHEUS | METRICS_SOON
+    """Every metric that is read is exported, recorded or Prometheus' own."""
+    known = exported_names() | recorded | PROMETHEUS
     read = {selector.metric for one in expressions for selector in selectors(one)}
     return [f"{name}: no process exports it" for name in sorted(read - known)]
-
-
-def check_soon(exported: set[str]) -> list[str]:
-    """What exists by now is not said to come soon."""
-    return [f"{name}: exists, so it leaves METRICS_SOON" for name in sorted(METRICS_SOON & exported)]
 
 
 def check_topics(expressions: list[str]) -> list[str]:

@@ -16,7 +16,6 @@ from services.runtime.health import LIVENESS
 from services.runtime.known_settings import KNOWN_SETTINGS
 from services.runtime.lifecycle import is_loopback, split_address
 from tests.k8s.objects import Object, Objects, Pod, quantity
-from tests.k8s.soon import ALLOWED_SOON
 
 STOP_EXTRA_S = 12
 """A query on a dead link takes 10 s to cancel, the last statuses and spans 2 s."""
@@ -142,7 +141,11 @@ def _probe_faults(container: Object, module: str) -> list[str]:
     if module not in SERVICES:
         return []
     faults = []
-    for name, service in (("livenessProbe", LIVENESS), ("startupProbe", LIVENESS), ("readinessProbe", SERVICES[module])):
+    for name, service in (
+        ("livenessProbe", LIVENESS),
+        ("startupProbe", LIVENESS),
+        ("readinessProbe", SERVICES[module]),
+    ):
         if container.get(name, {}).get("grpc", {}).get("service") != service:
             faults.append(f"{name} does not ask for {service}")
     return faults
@@ -152,7 +155,8 @@ def _plaintext_faults(environment: dict[str, str | None], container: Object) -> 
     if "KLINECAST_TLS__CERTIFICATE_FILE" not in environment or "readinessProbe" not in container:
         return []
     _, health = split_address(environment.get("KLINECAST_HEALTH_LISTEN") or ":0")
-    asked = {container[name]["grpc"]["port"] for name in ("readinessProbe", "livenessProbe", "startupProbe")}
+    probes = [container.get(name, {}) for name in ("readinessProbe", "livenessProbe", "startupProbe")]
+    asked = {probe["grpc"]["port"] for probe in probes if "grpc" in probe}
     return [] if asked == {health} else ["the kubelet's probes speak no TLS: they must ask the health-only port"]
 
 
@@ -188,7 +192,7 @@ def check_settings(objects: Objects) -> list[str]:
     for pod in objects.pods():
         for container in pod.containers:
             names = {name for name in objects.environment(container) if name.startswith("KLINECAST_")}
-            unknown = sorted(names - KNOWN_SETTINGS - ALLOWED_SOON)
+            unknown = sorted(names - KNOWN_SETTINGS)
             problems += [f"{pod.owner}/{container['name']}: {name} is no setting" for name in unknown]
     for pod, container, module in deployables(objects):
         problems += [f"{pod.owner}: {one}" for one in _value_faults(SETTINGS[module], objects.environment(container))]
@@ -223,8 +227,9 @@ def check_addresses(objects: Objects) -> list[str]:
 
 def _is_protected(environment: dict[str, str | None]) -> bool:
     has_tls = "KLINECAST_TLS__CERTIFICATE_FILE" in environment
-    has_auth = any(name.startswith("KLINECAST_AUTH__") for name in environment)
-    return (has_tls and has_auth) or environment.get("KLINECAST_INSECURE_BIND_WITHOUT_TLS") == "true"
+    has_auth = any(f"KLINECAST_AUTH__{name}_FILE" in environment for name in ("JWKS", "TOKENS"))
+    given_up = [environment.get(f"KLINECAST_INSECURE_BIND_WITHOUT_{name}") == "true" for name in ("TLS", "AUTH")]
+    return (has_tls or given_up[0]) and (has_auth or given_up[1])
 
 
 def check_images(objects: Objects) -> list[str]:

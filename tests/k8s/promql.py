@@ -8,17 +8,30 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from services.backtest.telemetry import BacktestTelemetry
+from services.backtest.telemetry import BacktestTelemetry, WorkerCollector
 from services.data.telemetry import DataTelemetry
 from services.results.cache import PayloadCache
 from services.results.telemetry import ResultsTelemetry
 from services.runtime.interceptors.metrics import RpcMetrics
-from services.runtime.metrics import new_registry
+from services.runtime.metrics import AuthMetrics, DatabaseCollector, new_registry
 
 _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(\{[^}]*\})?")
 _GROUPING = re.compile(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
 _RANGE = re.compile(r"\[[^\]]*\]")
-_WORDS = {"and", "or", "unless", "bool", "offset", "by", "without", "on", "ignoring", "group_left", "group_right", "inf"}
+_WORDS = {
+    "and",
+    "or",
+    "unless",
+    "bool",
+    "offset",
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "inf",
+}
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _SUFFIXES = {
     "counter": ("_total",),
@@ -64,6 +77,10 @@ def exported_names() -> set[str]:
     for build in (RpcMetrics, DataTelemetry, BacktestTelemetry):
         build(registry)
     ResultsTelemetry(registry, PayloadCache(0, 1.0))
+    registry.register(WorkerCollector(list))
+    for service in ("data", "backtest", "results"):
+        AuthMetrics(service, registry)
+        registry.register(DatabaseCollector(service, lambda: (0, 0, 0)))
     return series_names(registry)
 
 

@@ -16,7 +16,7 @@ from services.backtest.executors.base import Finished
 from services.backtest.executors.broker import TASK, make_celery
 from services.backtest.executors.pool import Bell, WorkerPool
 from services.backtest.settings import WorkerSettings
-from services.backtest.telemetry import BacktestTelemetry
+from services.backtest.telemetry import BacktestTelemetry, WorkerCollector
 from services.runtime.config import SettingsError, load_settings, show_settings
 from services.runtime.lifecycle import give_up_privileges, stop_with_supervisor, write_port_file
 from services.runtime.logs import configure_logging, get_logger
@@ -64,6 +64,7 @@ def run(*, shows_settings: bool = False) -> int:
     page = start_metrics_server(registry, settings.metrics_listen)
     news = _News(registry)
     pool = WorkerPool(settings.database.url.get_secret_value(), news, size=settings.workers, announces=True)
+    registry.register(WorkerCollector(pool.pids))
     pool.start()
     try:
         _LOG.info("started", metrics_port=page.port, workers=settings.workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from services.backtest.executors.base import Finished, Listener
 from services.backtest.executors.pool import WorkerPool
@@ -18,6 +19,10 @@ class LocalExecutor:
     def ready(self) -> bool:
         """Whether any worker has been ready."""
         return self._pool.ready
+
+    def pids(self) -> Sequence[int]:
+        """Return the processes of its workers."""
+        return self._pool.pids()
 
     def start(self) -> None:
         """Start the workers."""

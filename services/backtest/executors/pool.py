@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -133,6 +133,11 @@ class WorkerPool:
     def _wait_gone(self, timeout_s: float, which: Callable[[_Worker], bool]) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not any(map(which, self._workers)), timeout_s)
+
+    def pids(self) -> Sequence[int]:
+        """Return the processes of the workers."""
+        with self._lock:
+            return [worker.process.pid for worker in self._workers]
 
     # The thread that hears the workers.
 

@@ -28,7 +28,9 @@ from services.backtest.worker.outcome import save_run
 from services.backtest.worker.protocol import Claimed, Done, Dropped, FromWorker, Stored
 from services.backtest.worker.resuming import resume
 from services.backtest.worker.store import Claim, Origin, WorkerStore
+from services.runtime.logs import get_logger
 
+_LOG = get_logger(__name__)
 PROGRESS_EVERY_S = 0.2
 """Progress is coalesced to at most five events a second."""
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -139,6 +141,16 @@ class _Held:
         return self._done("FAILED", self._store.fail(self._claim, failure, self._timings.seconds))
 
     def _done(self, state: str, written: bool) -> FromWorker:
+        took = {phase: round(1000 * seconds, 1) for phase, seconds in self._timings.seconds.items()}
+        _LOG.info(  # the line that leads from a slow backtest to its trace
+            "attempt_ended" if written else "attempt_superseded",
+            backtest_id=self._claim.key.backtest_id,
+            tenant=self._claim.key.tenant,
+            attempt=self._claim.attempt,
+            state=state,
+            duration_ms=round(sum(took.values()) - took.get("queued", 0.0), 1),
+            phases_ms=took,
+        )
         return Done(self._claim.key.backtest_id, state, self._timings.seconds) if written else Dropped()
 
     def _config(self) -> BacktestConfig:
