@@ -34,6 +34,7 @@ def configure_logging(level: str, log_format: str, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)
     logging.getLogger("alembic").setLevel(max(logging.WARNING, root.level))
 
 

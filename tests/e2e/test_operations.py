@@ -80,7 +80,8 @@ def test_one_trace_runs_from_submit_to_saved_result_and_the_log_names_it(
     for service, trace_id in collector.spans:
         services.setdefault(trace_id, set()).add(service)
     wanted = {f"klinecast-{name}" for name in ("backtest", "worker", "data", "results")}
-    [ended] = [line for line in map(json.loads, log.splitlines()) if line.get("backtest_id") == backtest_id]
+    lines = [json.loads(line) for line in log.splitlines()]
+    [ended] = [line for line in lines if line.get("backtest_id") == backtest_id]
     assert (ended["event"], ended["state"]) == ("attempt_ended", "SUCCEEDED")
     assert set(ended["phases_ms"]) >= {"queued", "load", "signals", "simulate", "statistics", "save"}
     assert wanted <= services[bytes.fromhex(ended["trace_id"])]

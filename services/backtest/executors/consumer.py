@@ -95,6 +95,6 @@ def _consume(app: Celery, pool: WorkerPool, freed: Bell) -> int:
             consumer.hub.add_reader(freed.fd, freed.quiet)
 
     app.steps["consumer"].add(TakeWhenIdle)
-    worker = app.Worker(pool="solo", without_gossip=True, without_mingle=True, loglevel="WARNING")
+    worker = app.Worker(pool="solo", without_gossip=True, without_mingle=True, loglevel="WARNING", quiet=True)
     worker.start()
     return int(worker.exitcode or 0)
