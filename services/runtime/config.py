@@ -70,6 +70,12 @@ class LimitSettings(Section):
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     max_concurrent_rpcs: int | None = Field(default=None, ge=1)
     """Calls beyond it are refused at once with RESOURCE_EXHAUSTED; none means no bound."""
+    tenant_max_rpcs: int = Field(default=256, ge=1)
+    """Unary calls of one tenant, those that wait for their turn included; refused beyond."""
+    tenant_running_rpcs: int = Field(default=8, ge=1)
+    """How many of those run at once; about one while other tenants call too."""
+    tenant_max_streams: int = Field(default=2000, ge=1)
+    """Streams of one tenant, up or down; refused beyond."""
     max_concurrent_streams: int = Field(default=1000, ge=1)
     """Calls of one connection beyond it wait in the client."""
     stream_stall_s: float = Field(default=60.0, gt=0)

@@ -17,16 +17,16 @@ from services.runtime.app import App, BuildApp, Runtime, SettingsT
 from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
 from services.runtime.database import Database
-from services.runtime.errors import is_database_away
+from services.runtime.errors import RpcStatus, is_database_away
 from services.runtime.health import Health
 from services.runtime.interceptors.access_log import access_log_around
-from services.runtime.interceptors.call import Around
+from services.runtime.interceptors.call import Around, Method
 from services.runtime.interceptors.cancellation import RunningCalls
-from services.runtime.interceptors.chain import ChainInterceptor
+from services.runtime.interceptors.chain import ChainInterceptor, Metadata
 from services.runtime.interceptors.deadline import deadline_around
 from services.runtime.interceptors.errors import errors_around
 from services.runtime.interceptors.gate import gate_around
-from services.runtime.interceptors.limit import limit_around
+from services.runtime.interceptors.limit import CallLimits
 from services.runtime.interceptors.metrics import RpcMetrics
 from services.runtime.interceptors.tenant import tenant_around
 from services.runtime.interceptors.tracing import tracing_around
@@ -195,24 +195,33 @@ def _start_page(runtime: Runtime, settings: RuntimeSettings) -> MetricsServer:
 
 
 def _new_server(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls) -> grpc.aio.Server:
+    limits, metrics = CallLimits(settings.limits), RpcMetrics(runtime.metrics)
+
+    def refuse(method: Method, metadata: Metadata) -> RpcStatus | None:
+        refusal = limits.refusal(method, metadata)
+        if refusal is not None:
+            metrics.count_refused(method, refusal.code.name)
+        return refusal
+
+    arounds = _arounds(runtime, metrics, limits, calls)
     return grpc.aio.server(
-        interceptors=[ChainInterceptor(_arounds(settings, runtime, calls), settings.limits.stream_stall_s)],
+        interceptors=[ChainInterceptor(arounds, settings.limits.stream_stall_s, refuse)],
         options=server_options(settings.limits),
     )
 
 
-def _arounds(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls) -> tuple[Around, ...]:
+def _arounds(runtime: Runtime, metrics: RpcMetrics, limits: CallLimits, calls: RunningCalls) -> tuple[Around, ...]:
     return (
         errors_around,  # outermost: nothing leaves the server that the table did not make
         tracing_around(runtime.tracer),
         errors_around,  # inside the span once more, so that its line in the log names the trace
         access_log_around,
-        RpcMetrics(runtime.metrics).around,
+        metrics.around,
         tenant_around,
         gate_around(runtime.migrated),
-        limit_around(settings.limits.max_concurrent_rpcs),
         deadline_around,
         calls.around,
+        limits.around,  # inside: who waits for a turn has a deadline and is drained
     )
 
 

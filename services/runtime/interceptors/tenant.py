@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from klinecast.errors import FieldViolation, InvalidArgument
@@ -16,6 +16,11 @@ async def tenant_around(call: Call) -> AsyncIterator[None]:
     # Not reset: the task and its context end with the call, and the access log still wants the name.
     current_tenant.set(_tenant_of(call))
     yield
+
+
+def claimed_tenant(metadata: Mapping[str, str | bytes]) -> str:
+    """Return the tenant a caller says it is; not checked."""
+    return str(metadata.get(TENANT_KEY, DEFAULT_TENANT))
 
 
 def _tenant_of(call: Call) -> str:
