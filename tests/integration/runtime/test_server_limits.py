@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.runtime.config import LimitSettings
+from services.runtime.server import RunningServer
 
 SERVICE = "klinecast.test.EchoService"
 Serve = Callable[..., Any]
@@ -33,6 +34,14 @@ def unary(channel: grpc.aio.Channel, name: str, tenant: str) -> Any:
 def watch(channel: grpc.aio.Channel, tenant: str) -> Any:
     """Open an endless stream as a tenant."""
     return channel.unary_stream(f"/{SERVICE}/Watch", None, StringValue.FromString)(b"", metadata=as_tenant(tenant))
+
+
+async def until_running(server: RunningServer, count: int) -> None:
+    """Wait until so many calls of Sleep have begun."""
+    labels = {"grpc_method": "Sleep", "grpc_service": SERVICE, "grpc_type": "unary"}
+    async with asyncio.timeout(5):
+        while server.runtime.metrics.get_sample_value("grpc_server_running", labels) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def refusal(call: Any) -> tuple[error_details_pb2.QuotaFailure, error_details_pb2.RetryInfo]:
@@ -62,7 +71,7 @@ async def test_a_tenant_over_its_streams_is_refused_and_no_other(serve: Serve, e
         assert (await unary(channel, "Echo", "greedy")).value == "greedy:w"
         watches[0].cancel()
         async with asyncio.timeout(5):
-            while not await is_open(watch(channel, "greedy")):
+            while not await is_open(watch(channel, "greedy")):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
@@ -79,9 +88,7 @@ async def test_a_tenant_over_its_calls_is_refused_and_health_never(serve: Serve,
     async with serve(empty_database_url, limits=limits) as server, grpc.aio.insecure_channel(server.target) as channel:
         await server.runtime.migrated.wait()
         sleeping = [unary(channel, "Sleep", "greedy") for _ in range(4)]
-        async with asyncio.timeout(5):
-            while await is_answered(unary(channel, "Echo", "greedy")):
-                await asyncio.sleep(0.01)
+        await until_running(server, 4)
         quota, _ = await refusal(unary(channel, "Echo", "greedy"))
         assert quota.violations[0].subject == "tenant:greedy"
         assert (await unary(channel, "Echo", "modest")).value == "modest:w"
@@ -93,24 +100,12 @@ async def test_a_tenant_over_its_calls_is_refused_and_health_never(serve: Serve,
             one.cancel()
 
 
-async def is_answered(call: Any) -> bool:
-    """Tell whether a call is answered within a tenth of a second: it is not while all turns are taken."""
-    try:
-        async with asyncio.timeout(0.1):
-            await call
-    except (TimeoutError, grpc.aio.AioRpcError):
-        return False
-    return True
-
-
 async def test_calls_run_in_turns(serve: Serve, empty_database_url: str) -> None:
     limits = LimitSettings(tenant_running_rpcs=2)
     async with serve(empty_database_url, limits=limits) as server, grpc.aio.insecure_channel(server.target) as channel:
         await server.runtime.migrated.wait()
         sleeping = [unary(channel, "Sleep", "a") for _ in range(2)]
-        async with asyncio.timeout(5):
-            while await is_answered(unary(channel, "Echo", "a")):
-                await asyncio.sleep(0.01)
+        await until_running(server, 2)
         waiting = unary(channel, "Echo", "a")
         assert (await unary(channel, "Echo", "b")).value == "b:w"
         sleeping[0].cancel()
