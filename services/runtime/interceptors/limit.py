@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from klinecast.errors import QuotaViolation, ResourceExhausted
+from services.runtime.channel import METADATA_BYTES
 from services.runtime.config import LimitSettings
 from services.runtime.errors import RpcStatus, translate
 from services.runtime.interceptors.call import Call, Method
@@ -57,6 +58,8 @@ class CallLimits:
 
         Goes by the tenant the caller claims to be, which may be wrong: `around` knows, and has the last word.
         """
+        if _size(metadata) > METADATA_BYTES:
+            return _METADATA_REFUSED
         exceeded = self._exceeded(method, claimed_tenant(metadata))
         if exceeded is None:
             return None
@@ -148,6 +151,14 @@ def _is_free(method: Method) -> bool:
 def _refusal_error(subject: str, bound: str) -> ResourceExhausted:
     quota = QuotaViolation(subject=subject, description=f"at most {bound} at once in this process")
     return ResourceExhausted("too many calls at once", quota=[quota], retry_after_s=RETRY_AFTER_S)
+
+
+def _size(metadata: Mapping[str, str | bytes]) -> int:
+    """Return the size as HTTP/2 counts it; gRPC does not look at it before the peer has taken note of our settings."""
+    return sum(len(key) + len(value) + 32 for key, value in metadata.items())
+
+
+_METADATA_REFUSED = translate(ResourceExhausted(f"the metadata is larger than {METADATA_BYTES:,} bytes"), "")
 
 
 @lru_cache(maxsize=1024)
