@@ -20,13 +20,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="each stretch of measuring (8)")
     parser.add_argument("--fuzz-seconds", type=float, default=180.0)
     parser.add_argument("--only", default="", help="rows whose name starts with this")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the services")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     rows = []
     with postgres.make_home() as home, postgres.run_server(home) as server:
         url = server.url(postgres.build_template(server))
-        with run_suite(home / "suite", url, WORKERS="0") as suite:
+        with run_suite(home / "suite", url, WORKERS="0", **dict(one.split("=") for one in options.set)) as suite:
             for row in _rows(suite, options):
                 print(row, flush=True)
                 rows.append(row)

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -37,19 +38,20 @@ class Flood:
     tenant: str = "attacker"
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[subprocess.Popen[str]]:
-        """Flood for the length of the block."""
+    def running(self) -> Iterator[dict[str, float]]:
+        """Flood for the length of the block; what it did stands in the yielded dictionary at its end."""
+        figures: dict[str, float] = {}
         arguments = json.dumps(asdict(self) | {"request": self.request.hex()})
         command = [sys.executable, "-m", "tests.faults.abuse.flood", arguments]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             process.stdout.readline()  # it is under way
             try:
-                yield process
+                yield figures
             finally:
                 assert process.stdin is not None
                 process.stdin.close()
-                print(f"    the flood: {process.stdout.read().strip()}", flush=True)
+                figures |= json.loads(process.stdout.read())
 
 
 def main() -> None:
@@ -70,9 +72,8 @@ def main() -> None:
 
 def _open_all(flood: Flood, openers: list[StreamOpener], began: float) -> int:
     opened, lingering = 0, deque[tuple[float, StreamOpener, range]]()
-    os.set_blocking(sys.stdin.fileno(), False)
     with contextlib.suppress(OSError):  # the server may hang up on us
-        while sys.stdin.read(1) is None or sys.stdin.read(1) != "":
+        while not select.select([sys.stdin], [], [], _STEP_S)[0]:
             now = time.monotonic()
             due = min(int((now - began) * flood.per_second), flood.total) - opened
             for index, opener in enumerate(openers):
@@ -84,7 +85,6 @@ def _open_all(flood: Flood, openers: list[StreamOpener], began: float) -> int:
                 opener.reset(streams)
             for opener in openers:
                 opener.drain()
-            time.sleep(_STEP_S)
     return opened
 
 

@@ -224,12 +224,12 @@ def heavy(suite: Suite) -> Iterator[Row]:
         nested = struct_pb2.Value(list_value=struct_pb2.ListValue(values=[nested]))
     deep, wide = backtest_pb2.BacktestConfig(), backtest_pb2.BacktestConfig()
     deep.params.fields["a"].CopyFrom(nested)
-    wide.params.fields["a"].list_value.values.extend([struct_pb2.Value(number_value=1)] * 400_000)
+    wide.params.fields["a"].list_value.values.extend([struct_pb2.Value(number_value=1)] * 300_000)
     long = backtest_pb2.BacktestConfig(strategy="x" * 3_900_000)
     for injected, hostile in {
         "200,000 series": many,
         "params 40 levels deep": deep,
-        "400,000 numbers in one param": wide,
+        "300,000 numbers in one param": wide,
         "a strategy of 3.9 MB": long,
     }.items():
         config.CopyFrom(hostile)
