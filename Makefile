@@ -10,7 +10,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos lint bench bench-data bench-engine bench-jobs bench-memory protos generate constraints clean
+.PHONY: help demo up test test-faults soak-chaos test-abuse lint bench bench-data bench-engine bench-jobs bench-memory protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,6 +36,9 @@ test-faults: $(VENV)/.ready-dev ## 1,000 backtests on each executor while everyt
 
 soak-chaos: $(VENV)/.ready-dev ## 2,000 backtests on each executor while everything dies (5 minutes each)
 	@$(BIN)/python -m tests.faults.soak --backtests 2000 --per-second 7
+
+test-abuse: $(VENV)/.ready-dev ## bombs, floods, slow readers and fuzz, and what another tenant notices (6 minutes)
+	@$(BIN)/python -m tests.faults.abuse
 
 bench: $(VENV)/.ready-dev ## measure speed (minutes)
 	@$(BIN)/python -m tests.benchmarks

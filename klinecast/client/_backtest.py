@@ -51,9 +51,7 @@ class WatchStubs:
 class BacktestCalls:
     """RPCs of BacktestService; watches have connections of their own, so that they never hold up a cancel."""
 
-    def __init__(
-        self, channel: grpc.Channel, open_watch_channel: Callable[[str], grpc.Channel], caller: Caller
-    ) -> None:
+    def __init__(self, channel: grpc.Channel, open_watch: Callable[[str], grpc.Channel], caller: Caller) -> None:
         self._stub = BacktestServiceStub(channel)
         self._watches = WatchStubs(open_watch)
         self._caller = caller

@@ -73,7 +73,7 @@ class LimitSettings(Section):
     tenant_max_rpcs: int = Field(default=256, ge=1)
     """Unary calls of one tenant, those that wait for their turn included; refused beyond."""
     tenant_running_rpcs: int = Field(default=8, ge=1)
-    """How many of those run at once; about one while other tenants call too."""
+    """How many of those run at once; they rest between calls while other tenants call too."""
     tenant_max_streams: int = Field(default=2000, ge=1)
     """Streams of one tenant, up or down; refused beyond."""
     max_concurrent_streams: int = Field(default=128, ge=1)

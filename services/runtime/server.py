@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -110,6 +111,8 @@ async def serve(
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with running(service, settings, build_app, migrations=migrations) as server:
+        gc.collect()
+        gc.freeze()  # a full collection that looks at every module stops all calls for a tenth of a second
         await server.wait(stop)
         _LOG.info("stopping")
     _LOG.info("stopped")

@@ -24,7 +24,7 @@ from services.runtime.tenancy import current_tenant
 RETRY_AFTER_S = 0.5
 RIVALRY_S = 1.0
 """Tenants that called within so long of each other share the event loop."""
-LONGEST_REST_S = 0.05
+RESTS, LONGEST_REST_S = 2, 0.05
 LOG_EVERY_S = 1.0
 """Refusals are logged together: a line for each would be a flood of its own."""
 _LOG = get_logger(__name__)
@@ -122,8 +122,8 @@ class CallLimits:
     async def _turn(self, share: _Share) -> AsyncIterator[None]:
         """Hold one of the tenant's turns.
 
-        While other tenants call too, a turn rests after use, as long as all of the tenant's together were used: about
-        one call of a tenant runs at any time then, and those of others never find the event loop full of it.
+        While other tenants call too, a turn rests after use, RESTS times as long as all of the tenant's together were
+        used: the event loop is never full of one tenant's work then, and takes in the calls of others in time.
         """
         await share.turns.acquire()
         began = time.monotonic()
@@ -131,7 +131,7 @@ class CallLimits:
             yield
         finally:
             now = time.monotonic()
-            rest_s = min((now - began) * self._settings.tenant_running_rpcs, LONGEST_REST_S)
+            rest_s = min((now - began) * self._settings.tenant_running_rpcs * RESTS, LONGEST_REST_S)
             if now < self._rivals_until:
                 asyncio.get_running_loop().call_later(rest_s, share.turns.release)
             else:

@@ -35,6 +35,8 @@ class Floods:
     victim: Client
     attacker: Client
     seconds: float
+    times: float = TIMES
+    floor_ms: float = FLOOR_MS
     series: SeriesKey | None = None
 
     def _stored(self) -> SeriesKey:
@@ -76,7 +78,8 @@ class Floods:
 
     def watches(self, count: int) -> Row:
         """Open more watches than one tenant may."""
-        backtest_id = self.attacker.create_backtest(make_config(self.attacker)).backtest_id
+        config = make_config(self.attacker, strategy="slow", params={"seconds": 60.0})
+        backtest_id = self.attacker.create_backtest(config).backtest_id
         mine = self.victim.create_backtest(make_config(self.victim)).backtest_id
         request = backtest_pb.WatchBacktestRequest(backtest_id=backtest_id).SerializeToString()
         flood = Flood(
@@ -95,7 +98,7 @@ class Floods:
         with flood.running() as done:
             time.sleep(settle_s)
             meanwhile = measure(call, self.seconds)
-        most_ms = max(TIMES * quiet.p99_ms, FLOOR_MS)
+        most_ms = max(self.times * quiet.p99_ms, self.floor_ms)
         happened = done["opened"] >= flood.total or done["per_second"] >= 0.8 * flood.per_second
         asked = f"{done['opened']:,} opened, the client's CPU {done['cpu_s']} s"
         figure = f"{meanwhile} (quiet {quiet.p50_ms:.1f}, {quiet.p99_ms:.1f}; {asked})"
@@ -189,12 +192,12 @@ class Floods:
             stream.close()
         grown = (peak - before) / 1e6
         figure = f"{grown:.0f} MB more; worst second {_p99(worst)} (quiet {_p99(quiet)})"
-        held = grown < 50 and worst.p99_ms <= max(TIMES * quiet.p99_ms, 2 * FLOOR_MS)
+        held = grown < 50 and worst.p99_ms <= max(self.times * quiet.p99_ms, 2 * self.floor_ms)
         return Row("C1", f"{count} readers of 1 message/s, {seconds:g} s", "OK", figure, "< 50 MB, 2 x", held)
 
     def cancel_behind_watches(self, count: int) -> Row:
         """Fill the connection of the watches; a cancel has one of its own."""
-        config = make_config(self.victim, strategy="buy_and_hold")
+        config = make_config(self.victim, strategy="slow", params={"seconds": 60.0})
         watched = self.victim.create_backtest(config).backtest_id
         watches = [self.victim.watch_backtest(watched) for _ in range(count)]
         for watch in watches:
