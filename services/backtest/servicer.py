@@ -151,11 +151,13 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
         try:
             while True:
                 step = asyncio.ensure_future(anext(events, None))
-                await asyncio.wait({step, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if not step.done():
+                try:
+                    await asyncio.wait({step, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    if not step.done():
+                        raise shutting_down()
+                finally:  # a generator that still runs cannot be closed, and would be watched for ever
                     step.cancel()
                     await asyncio.wait({step})
-                    raise shutting_down()
                 batch = step.result()
                 if batch is None:
                     return

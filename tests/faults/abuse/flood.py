@@ -76,10 +76,12 @@ def _open_all(flood: Flood, openers: list[StreamOpener], began: float) -> int:
         while not select.select([sys.stdin], [], [], _STEP_S)[0]:
             now = time.monotonic()
             due = min(int((now - began) * flood.per_second), flood.total) - opened
-            for index, opener in enumerate(openers):
-                if share := due // len(openers) + (index < due % len(openers)):
+            shares = [due // len(openers) + (index < due % len(openers)) for index in range(len(openers))]
+            for opener, share in zip(openers, shares, strict=True):
+                if share:
                     lingering.append((now, opener, opener.open(share)))
                     opened += share
+            openers = openers[due % len(openers) :] + openers[: due % len(openers)]  # the next ones take the rest
             while flood.linger_s is not None and lingering and lingering[0][0] + flood.linger_s <= now:
                 _, opener, streams = lingering.popleft()
                 opener.reset(streams)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 import resource
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -84,13 +87,18 @@ class Floods:
         request = backtest_pb.WatchBacktestRequest(backtest_id=backtest_id).SerializeToString()
         flood = Flood(
             self.suite.target("backtest"), f"{_BACKTEST}/WatchBacktest", request, 2_000,
-            connections=10, total=count,
+            connections=count // 100, total=count,
         )  # fmt: skip
         row = self._row(
-            "H12", f"{count:,} watches opened", flood, lambda: self.victim.get_backtest(mine), settle_s=count / 2_000
+            "H12", f"{count:,} watches opened", flood, lambda: self.victim.get_backtest(mine), settle_s=count / 500
+        )
+        page = urllib.request.urlopen(f"http://{self.suite.metrics('backtest')}/metrics", timeout=5).read().decode()
+        refused = re.search(
+            r'handled_total\{grpc_code="RESOURCE_EXHAUSTED",grpc_method="WatchBacktest".*\} (\S+)', page
         )
         self.attacker.cancel_backtest(backtest_id)
-        return row
+        seen = f"RESOURCE_EXHAUSTED to {float(refused[1]):.0f}" if refused else "none refused"
+        return dataclasses.replace(row, seen=seen, held=row.held and refused is not None)
 
     def _row(self, row: str, injected: str, flood: Flood, call: Callable[[], object], *, settle_s: float = 0.5) -> Row:
         measure(call, 0.5)
