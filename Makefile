@@ -10,7 +10,7 @@ PLUGINS := tests/strategies_package
 OUT ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos soak-expiry test-report k8s-check lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos generate constraints clean
+.PHONY: help demo up test test-faults soak-chaos soak-expiry test-abuse test-report k8s-check lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +39,9 @@ soak-chaos: $(VENV)/.ready-dev ## 2,000 backtests on each executor while everyth
 
 soak-expiry: $(VENV)/.ready-dev ## 100,000 reads around the instants at which results expire (3 minutes)
 	@$(BIN)/python -m tests.faults.expiry --reads 100000
+
+test-abuse: $(VENV)/.ready-dev ## bombs, floods, slow readers and fuzz, and what another tenant notices (6 minutes)
+	@$(BIN)/python -m tests.faults.abuse
 
 test-report: $(VENV)/.ready-dev ## the report in a browser; installs Debian's chromium where there is none
 	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -17,13 +19,41 @@ from klinecast.convert import models as convert
 from klinecast.convert.backtest import config_to_proto
 from klinecast.models import Backtest, BacktestEvent, Strategy
 
+WATCHES = 100
+"""On one connection; fewer than the streams a server takes (KLINECAST_LIMITS__MAX_CONCURRENT_STREAMS, 128)."""
+
+
+class WatchStubs:
+    """Opens another connection when one has all the watches it may: a stream too many would wait in silence."""
+
+    def __init__(self, open_channel: Callable[[str], grpc.Channel]) -> None:
+        self._open_channel = open_channel
+        self._stubs: list[BacktestServiceStub] = []
+        self._watching: list[int] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stub(self) -> Iterator[BacktestServiceStub]:
+        """Lend a stub for one watch."""
+        with self._lock:
+            at = next((at for at, count in enumerate(self._watching) if count < WATCHES), len(self._stubs))
+            if at == len(self._stubs):
+                self._stubs.append(BacktestServiceStub(self._open_channel(f"watch-{at}")))
+                self._watching.append(0)
+            self._watching[at] += 1
+        try:
+            yield self._stubs[at]
+        finally:
+            with self._lock:
+                self._watching[at] -= 1
+
 
 class BacktestCalls:
-    """RPCs of BacktestService; watches have a channel of their own, so that they never hold up a cancel."""
+    """RPCs of BacktestService; watches have connections of their own, so that they never hold up a cancel."""
 
-    def __init__(self, channel: grpc.Channel, watch_channel: grpc.Channel, caller: Caller) -> None:
+    def __init__(self, channel: grpc.Channel, open_watch: Callable[[str], grpc.Channel], caller: Caller) -> None:
         self._stub = BacktestServiceStub(channel)
-        self._watch_stub = BacktestServiceStub(watch_channel)
+        self._watches = WatchStubs(open_watch)
         self._caller = caller
 
     def create(self, config: BacktestConfig, request_id: str | None) -> Backtest:
@@ -39,16 +69,23 @@ class BacktestCalls:
         watch = pb.WatchBacktestRequest()
 
         def from_last() -> Iterator[Any]:
-            if watch.backtest_id:
-                return self._caller.stream(self._watch_stub.WatchBacktest, watch)
-            return self._caller.stream(self._watch_stub.RunBacktest, request)
+            with self._watches.stub() as stub:
+                if watch.backtest_id:
+                    yield from self._caller.stream(stub.WatchBacktest, watch)
+                else:
+                    yield from self._caller.stream(stub.RunBacktest, request)
 
         return self._follow(from_last, watch)
 
     def watch(self, backtest_id: str, after_sequence: int) -> Iterator[BacktestEvent]:
         """Yield the events after a number up to the terminal one, through cuts, each once."""
         watch = pb.WatchBacktestRequest(backtest_id=backtest_id, after_sequence=after_sequence)
-        return self._follow(lambda: self._caller.stream(self._watch_stub.WatchBacktest, watch), watch)
+
+        def from_last() -> Iterator[Any]:
+            with self._watches.stub() as stub:
+                yield from self._caller.stream(stub.WatchBacktest, watch)
+
+        return self._follow(from_last, watch)
 
     def _follow(
         self, from_last: Callable[[], Iterator[Any]], watch: pb.WatchBacktestRequest

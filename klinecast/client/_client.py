@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import grpc
@@ -340,13 +340,13 @@ class Client:
 
     @cached_property
     def _backtest(self) -> BacktestCalls:
-        return BacktestCalls(self._open("backtest"), self._open("backtest", own="watch"), self._caller)
+        return BacktestCalls(self._open("backtest"), partial(self._open, "backtest"), self._caller)
 
     @cached_property
     def _results(self) -> ResultCalls:
         return ResultCalls(self._open("results"), self._caller)
 
-    def _open(self, service: str, *, own: str = "") -> grpc.Channel:
+    def _open(self, service: str, own: str = "") -> grpc.Channel:
         channel = open_channel(self._targets[service], self._security, self._interceptors, own=own)
         self._channels.append(channel)
         return channel

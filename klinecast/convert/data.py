@@ -99,6 +99,8 @@ def range_from_proto(proto: data_service_pb2.GetRangeRequest) -> tuple[KlineQuer
     start_ms, end_ms = time_range_from_proto(proto, found)
     source = source_from_proto(proto.source_interval, key, found)
     found.check(len(proto.indicators) <= MAX_INDICATORS, "indicators", f"must be {MAX_INDICATORS} names or fewer")
+    for at, name in enumerate(proto.indicators[:MAX_INDICATORS]):
+        found.check_text(name, f"indicators[{at}]", most=64)
     found.raise_if_any()
     assert key is not None
     query = KlineQuery(

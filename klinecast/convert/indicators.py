@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from google.protobuf import json_format
-
 from klinecast.api.data.v1 import data_service_pb2 as pb
 from klinecast.api.data.v1 import indicator_pb2
 from klinecast.api.market.v1 import interval_pb2, kline_pb2, series_pb2
@@ -29,6 +27,7 @@ from klinecast.convert.market import (
     series_from_proto,
     time_range_from_proto,
 )
+from klinecast.convert.params import params_from_proto
 from klinecast.convert.violations import Violations
 from klinecast.indicators import COMPUTED_PATTERN, LABEL_PATTERN, PRICES, STORED_PATTERN, Indicator, IndicatorKey
 from klinecast.series import SYMBOL_PATTERN, VENUE_PATTERN, SeriesKey
@@ -56,9 +55,10 @@ def indicator_query_from_proto(proto: pb.StreamIndicatorsRequest) -> IndicatorQu
     """Convert a request; raise InvalidArgument naming every bad field."""
     found = Violations()
     indicators = tuple(
-        _indicator_from_proto(one, f"indicators[{at}]", found) for at, one in enumerate(proto.indicators)
+        _indicator_from_proto(one, f"indicators[{at}]", found)
+        for at, one in enumerate(proto.indicators[:MAX_INDICATORS])
     )
-    found.check(1 <= len(indicators) <= MAX_INDICATORS, "indicators", f"must hold 1..{MAX_INDICATORS}")
+    found.check(1 <= len(proto.indicators) <= MAX_INDICATORS, "indicators", f"must hold 1..{MAX_INDICATORS}")
     for label, count in Counter(one.column for one in indicators).items():
         found.check(count == 1, "indicators", f"label {label!r} is used {count} times; give each a label of its own")
     raw = proto.series.interval == interval_pb2.INTERVAL_UNSPECIFIED and [one.is_stored for one in indicators] == [True]
@@ -140,7 +140,7 @@ def _indicator_from_proto(proto: indicator_pb2.Indicator, field: str, found: Vio
     computed, stored = COMPUTED_PATTERN.fullmatch(proto.name), STORED_PATTERN.fullmatch(proto.name)
     problem = "must be TA-Lib's name in upper case, for example SMA, or that of a stored series in lower case"
     found.check(bool(computed or stored), f"{field}.name", problem)
-    params = json_format.MessageToDict(proto.params)
+    params = params_from_proto(proto.params, f"{field}.params", found)
     for name, value in params.items():
         if computed:
             found.check(isinstance(value, float), f"{field}.params.{name}", "must be a number")

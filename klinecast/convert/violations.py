@@ -31,6 +31,10 @@ class Violations:
             self.add(field, description)
         return ok
 
+    def check_text(self, text: str, field: str, *, most: int) -> bool:
+        """Note the field unless its text is short and printable: no NUL, no marks that turn a line around."""
+        return self.check(len(text) <= most and text.isprintable(), field, f"must be up to {most} printable characters")
+
     def raise_if_any(self, *, reason: str | None = None) -> None:
         """Raise InvalidArgument with the first 50 violations, or return when there are none."""
         if self._found:

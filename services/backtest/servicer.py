@@ -24,7 +24,7 @@ from services.backtest.servicer_messages import event_to_proto, job_to_proto, st
 from services.backtest.submitting import Submitter
 from services.backtest.watching import WatchHub
 from services.runtime.errors import shutting_down
-from services.runtime.paging import decode_page_token, encode_page_token
+from services.runtime.paging import encode_page_token, read_page_token, require_id
 from services.runtime.tenancy import current_tenant
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -93,13 +93,14 @@ class BacktestServicer(backtest_service_pb2_grpc.BacktestServiceServicer):
         page_size = page_size_from_proto(request, found, default=50)
         states = [state_from_proto(state) for state in request.states]
         found.check(None not in states, "states", "must hold values of BacktestState")
+        found.check_text(request.strategy, "strategy", most=128)
         found.raise_if_any()
-        cursor = decode_page_token(request.page_token, tenant, "backtests")
+        after = read_page_token(request.page_token, tenant, "backtests", lambda cursor: require_id(cursor[0]))
         wanted = JobFilter(
             states=[state for state in states if state is not None],
             strategy=request.strategy,
             page_size=page_size,
-            after=str(cursor[0]) if cursor else None,
+            after=after,
         )
         jobs = await self._parts.expiry.told(await self._parts.store.list(tenant, wanted))
         token = encode_page_token(tenant, "backtests", [jobs[-1].key.backtest_id]) if len(jobs) == page_size else ""

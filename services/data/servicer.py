@@ -23,7 +23,7 @@ from klinecast.convert.data import (
     range_from_proto,
     required_series,
 )
-from klinecast.convert.market import INTERVAL_TO_PROTO, series_to_proto
+from klinecast.convert.market import INTERVAL_TO_PROTO, MAX_TIME_MS, MIN_TIME_MS, series_to_proto
 from klinecast.errors import FieldViolation, InvalidArgument
 from klinecast.interval import Interval
 from klinecast.series import SeriesKey
@@ -35,7 +35,7 @@ from services.data.ingest import Ingest, KlineWriter
 from services.data.stream import KlinesMessage, KlineStreams
 from services.data.telemetry import DataTelemetry
 from services.runtime.ahead import read_ahead
-from services.runtime.paging import decode_page_token, encode_page_token
+from services.runtime.paging import Cursor, encode_page_token, read_page_token, require_text
 from services.runtime.tenancy import current_tenant
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -117,7 +117,7 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
     async def ListSeries(self, request: pb.ListSeriesRequest, context: _Context) -> pb.ListSeriesResponse:
         """List series by identity."""
         venue, symbol, size = list_request_from_proto(request, default_size=_DEFAULT_PAGE)
-        after = _series_cursor(request.page_token)
+        after = read_page_token(request.page_token, current_tenant.get(), _SERIES_LIST, _series_place)
         records = await self._parts.catalog.list_series(venue=venue, symbol=symbol, after=after, limit=size + 1)
         token = ""
         if len(records) > size:
@@ -149,9 +149,9 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
     async def ListGaps(self, request: pb.ListGapsRequest, context: _Context) -> pb.ListGapsResponse:
         """List gaps, oldest first."""
         key, start_ms, end_ms, size = gaps_request_from_proto(request, default_size=_DEFAULT_PAGE)
-        cursor = decode_page_token(request.page_token, current_tenant.get(), f"{_GAP_LIST} {key}")
-        if cursor is not None:
-            start_ms = max(start_ms, int(cursor[0] or 0) + 1)
+        last_ms = read_page_token(request.page_token, current_tenant.get(), f"{_GAP_LIST} {key}", _gap_place)
+        if last_ms is not None:
+            start_ms = max(start_ms, last_ms + 1)
         gaps = await self._parts.catalog.list_gaps(key, start_ms, end_ms, limit=size + 1)
         if gaps is None:
             raise series_not_found(key)
@@ -179,12 +179,16 @@ class DataServicer(data_service_pb2_grpc.DataServiceServicer):
         return Ingest(key, self._parts.writer, fail_on_invalid=request.on_invalid == pb.ON_INVALID_FAIL)
 
 
-def _series_cursor(token: str) -> SeriesKey | None:
-    cursor = decode_page_token(token, current_tenant.get(), _SERIES_LIST)
-    if cursor is None:
-        return None
-    venue, market_type, symbol, interval = map(str, cursor)
+def _series_place(cursor: Cursor) -> SeriesKey:
+    venue, market_type, symbol, interval = map(require_text, cursor)
     return SeriesKey(venue, MarketType(market_type), symbol, Interval(interval))
+
+
+def _gap_place(cursor: Cursor) -> int:
+    [last_ms] = cursor
+    if not isinstance(last_ms, int) or not MIN_TIME_MS <= last_ms <= MAX_TIME_MS:
+        raise ValueError
+    return last_ms
 
 
 def _message_to_wire(message: KlinesMessage, query: KlineQuery) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
@@ -19,11 +20,12 @@ from services.results.comparing import compare_documents, compare_statistics
 from services.results.keeping import Listing
 from services.results.retention import AuditListing, AuditRecord, Policy, Reason, Taken, Usage
 from services.results.saving import Commit, ResultKey, StoredResult
-from services.runtime.paging import decode_page_token
+from services.runtime.paging import Cursor, read_page_token, require_id, require_text
 
 _NUMBERS = ("initial_cash", "final_equity", "kline_count", "trade_rows", "fill_rows", "ambiguous_klines")
 """Of the header: one may order and filter by them as by statistics."""
 _MOST_BOUNDS = 20
+_LONGEST_FILTER = 256
 _TIMES = ("created_from", "created_before", "range_from", "range_before")
 
 
@@ -69,6 +71,7 @@ def listing_from_proto(request: pb.ListResultsRequest, tenant: str) -> Listing:
     found.check(len(request.statistics) <= _MOST_BOUNDS, "statistics", f"must be at most {_MOST_BOUNDS}")
     for index, one in enumerate(request.statistics):
         found.check(bool(one.name), f"statistics[{index}].name", "is required")
+        found.check_text(one.name, f"statistics[{index}].name", most=_LONGEST_FILTER)
         values = [getattr(one, end) for end in ("min", "max") if one.HasField(end)]
         found.check(all(map(math.isfinite, values)), f"statistics[{index}]", "must have finite bounds")
     series = {"venue": request.venue, "symbol": request.symbol}
@@ -78,6 +81,9 @@ def listing_from_proto(request: pb.ListResultsRequest, tenant: str) -> Listing:
     if request.interval:
         known = found.check(request.interval in INTERVAL_FROM_PROTO, "interval", "is no interval")
         series["interval"] = INTERVAL_FROM_PROTO[request.interval].value if known else ""
+    for field in ("strategy", "venue", "symbol", "order_by"):
+        found.check_text(getattr(request, field), field, most=_LONGEST_FILTER)
+    found.check("\0" not in "".join([*request.labels, *request.labels.values()]), "labels", "must not hold NUL")
     times = {name: _checked_time(request, name, found) for name in _TIMES}
     found.raise_if_any()
     order_by = "" if request.order_by == "create_time" else request.order_by
@@ -90,8 +96,22 @@ def listing_from_proto(request: pb.ListResultsRequest, tenant: str) -> Listing:
         order_by=order_by,
         ascending=request.ascending,
         page_size=page_size,
-        after=decode_page_token(request.page_token, tenant, list_name(request)),
+        after=read_page_token(request.page_token, tenant, list_name(request), partial(_list_place, bool(order_by))),
     )
+
+
+def _list_place(by_statistic: bool, cursor: Cursor) -> Cursor:
+    key, result_id = cursor
+    if not by_statistic:
+        key = dt.datetime.fromisoformat(require_text(key)).isoformat()
+    else:
+        float(require_text(key))
+    return [key, require_id(result_id)]
+
+
+def _audit_place(cursor: Cursor) -> tuple[dt.datetime, str]:
+    time, result_id = cursor
+    return dt.datetime.fromisoformat(require_text(time)), require_id(result_id)
 
 
 def list_name(request: pb.ListResultsRequest) -> str:
@@ -183,8 +203,7 @@ def audit_listing_from_proto(request: pb.ListRetentionAuditRequest, tenant: str)
     known = not request.reason or int(request.reason) in tuple(map(int, Reason))
     found.check(known, "reason", "is no reason")
     found.raise_if_any()
-    cursor = decode_page_token(request.page_token, tenant, f"audit/{request.reason}")
-    after = None if cursor is None else (dt.datetime.fromisoformat(str(cursor[0])), str(cursor[1]))
+    after = read_page_token(request.page_token, tenant, f"audit/{request.reason}", _audit_place)
     return AuditListing(reason=Reason(request.reason) if request.reason else None, page_size=page_size, after=after)
 
 

@@ -8,6 +8,8 @@ KEEPALIVE_MS = 3_000
 """A silent connection is pinged this often; the client's own keepalive may be as short as MIN_CLIENT_PING_MS."""
 MIN_CLIENT_PING_MS = 1_000
 PING_TIMEOUT_MS = 2_000
+SETTINGS_TIMEOUT_MS = 5_000
+METADATA_BYTES = 16 * 1024
 
 
 def server_options(limits: LimitSettings) -> list[tuple[str, object]]:
@@ -16,10 +18,12 @@ def server_options(limits: LimitSettings) -> list[tuple[str, object]]:
         *_keepalive(),
         ("grpc.so_reuseport", 0),  # on by default: a second server would share the port silently
         ("grpc.server_handshake_timeout_ms", 5_000),  # against connections that never speak
+        ("grpc.http2.settings_timeout", SETTINGS_TIMEOUT_MS),  # and that never take note of our limits
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_send_message_length", limits.max_message_bytes),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
-        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),  # else a quarter more, refused at random
         # The receive window does not grow by itself, so what callers upload and we have not read stays in their memory;
         # on loopback uploads are as fast with it as without (about 1 GB/s).
         ("grpc.http2.bdp_probe", 0),

@@ -70,8 +70,14 @@ class LimitSettings(Section):
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     max_concurrent_rpcs: int | None = Field(default=None, ge=1)
     """Calls beyond it are refused at once with RESOURCE_EXHAUSTED; none means no bound."""
-    max_concurrent_streams: int = Field(default=1000, ge=1)
-    """Calls of one connection beyond it wait in the client."""
+    tenant_max_rpcs: int = Field(default=256, ge=1)
+    """Unary calls of one tenant, those that wait for their turn included; refused beyond."""
+    tenant_running_rpcs: int = Field(default=8, ge=1)
+    """How many of those run at once; they rest between calls while other tenants call too."""
+    tenant_max_streams: int = Field(default=2000, ge=1)
+    """Streams of one tenant, up or down; refused beyond."""
+    max_concurrent_streams: int = Field(default=128, ge=1)
+    """Calls of one connection beyond it wait in the client; a client that floods is a queue so long to the others."""
     stream_stall_s: float = Field(default=60.0, gt=0)
     """A reader that takes nothing for so long while a message waits for it is ended."""
 
@@ -149,9 +155,16 @@ class TracingSettings(Section):
     """Where spans go."""
 
     otlp_endpoint: str | None = None
-    """host:port of an OTLP gRPC collector; none means that no span is exported."""
+    """host:port of an OTLP gRPC collector; none means that no span is exported. Its exporter logs it as it is."""
     otlp_insecure: bool = True
     """Without TLS, as collectors beside a pod are reached."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _holds_no_secret(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value:
+            raise ValueError("a collector's address holds no user and no password")
+        return value
 
 
 class ProcessSettings(BaseSettings):

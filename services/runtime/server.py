@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,22 +15,23 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
+from klinecast.errors import KlinecastError
 from services.runtime.app import App, BuildApp, Runtime, SettingsT
 from services.runtime.auth import AccessTable, Authenticator
 from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
 from services.runtime.database import Database, libpq_url
-from services.runtime.errors import is_database_away
+from services.runtime.errors import RpcStatus, is_database_away, translate
 from services.runtime.health import Health
 from services.runtime.interceptors.access_log import access_log_around
-from services.runtime.interceptors.auth import auth_around, open_around
-from services.runtime.interceptors.call import Around
-from services.runtime.interceptors.cancellation import RunningCalls
-from services.runtime.interceptors.chain import Admit, ChainInterceptor
+from services.runtime.interceptors.auth import Identify, auth_around, bearers_tenant, named_tenant, open_around
+from services.runtime.interceptors.call import Around, Method
+from services.runtime.interceptors.cancellation import HEALTH_SERVICE, RunningCalls
+from services.runtime.interceptors.chain import ChainInterceptor, Metadata
 from services.runtime.interceptors.deadline import deadline_around
 from services.runtime.interceptors.errors import errors_around
 from services.runtime.interceptors.gate import gate_around
-from services.runtime.interceptors.limit import limit_around
+from services.runtime.interceptors.limit import CallLimits
 from services.runtime.interceptors.metrics import RpcMetrics
 from services.runtime.interceptors.tracing import tracing_around
 from services.runtime.lifecycle import (
@@ -119,6 +121,8 @@ async def serve(
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with running(service, settings, build_app, migrations=migrations) as server:
+        gc.collect()
+        gc.freeze()  # a full collection that looks at every module stops all calls for a tenth of a second
         await server.wait(stop)
         _LOG.info("stopping")
     _LOG.info("stopped")
@@ -226,21 +230,36 @@ def _start_page(runtime: Runtime, settings: RuntimeSettings) -> MetricsServer:
 
 
 def _new_server(settings: RuntimeSettings, runtime: Runtime, app: App, calls: RunningCalls) -> grpc.aio.Server:
-    metrics, access = AuthMetrics(runtime.service, runtime.metrics), _access_by_path(app.access)
-    admitting: Around = open_around()
-    admit: Admit = _admit_all
+    limits, metrics = CallLimits(settings.limits), RpcMetrics(runtime.metrics)
+    access, refused_files = _access_by_path(app.access), AuthMetrics(runtime.service, runtime.metrics)
+    identify: Identify = named_tenant
+    admitting = open_around()
     if settings.auth.is_on:
-        authenticator = Authenticator(settings.auth, metrics.file_refused)
-        admitting, admit = auth_around(authenticator, access, calls), authenticator.authenticate
-    arounds = _arounds(settings, runtime, calls, admitting)
+        authenticator = Authenticator(settings.auth, refused_files.file_refused)
+        identify, admitting = partial(bearers_tenant, authenticator), auth_around(authenticator, access, calls)
+
+    def refuse(method: Method | None, metadata: Metadata) -> RpcStatus | None:
+        refusal = _refusal(method, metadata, identify, limits)
+        if refusal is not None and method is not None:
+            metrics.count_refused(method, refusal.code.name)
+        return refusal
+
+    arounds = _arounds(runtime, metrics, admitting, limits, calls)
     return grpc.aio.server(
-        interceptors=[ChainInterceptor(arounds, settings.limits.stream_stall_s, admit)],
+        interceptors=[ChainInterceptor(arounds, settings.limits.stream_stall_s, refuse)],
         options=server_options(settings.limits),
     )
 
 
-def _admit_all(metadata: Mapping[str, str | bytes]) -> None:
-    """Let anybody know which methods there are."""
+def _refusal(method: Method | None, metadata: Metadata, identify: Identify, limits: CallLimits) -> RpcStatus | None:
+    """Return what a call is told that can be refused before anything is spent on it: who calls comes first."""
+    if method is not None and method.service == HEALTH_SERVICE:
+        return limits.refusal(method, metadata, "")
+    try:
+        tenant = identify(metadata)
+    except KlinecastError as error:
+        return translate(error, "")
+    return None if method is None else limits.refusal(method, metadata, tenant)
 
 
 def _access_by_path(access: Mapping[str, AccessTable]) -> AccessTable:
@@ -254,18 +273,20 @@ def _access_by_path(access: Mapping[str, AccessTable]) -> AccessTable:
     return found
 
 
-def _arounds(settings: RuntimeSettings, runtime: Runtime, calls: RunningCalls, admitting: Around) -> tuple[Around, ...]:
+def _arounds(
+    runtime: Runtime, metrics: RpcMetrics, admitting: Around, limits: CallLimits, calls: RunningCalls
+) -> tuple[Around, ...]:
     return (
         errors_around,  # outermost: nothing leaves the server that the table did not make
         tracing_around(runtime.tracer),
         errors_around,  # inside the span once more, so that its line in the log names the trace
         access_log_around,
-        RpcMetrics(runtime.metrics).around,
+        metrics.around,
         admitting,
         gate_around(runtime.migrated),
-        limit_around(settings.limits.max_concurrent_rpcs),
         deadline_around,
         calls.around,
+        limits.around,  # inside: who waits for a turn has a deadline and is drained
     )
 
 

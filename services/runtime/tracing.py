@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.runtime.config import TracingSettings
+from services.runtime.deadlines import within_deadline
 from services.runtime.ids import new_id
 
 FLUSH_MS = 2_000
@@ -67,7 +68,7 @@ class TraceCarrier(
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
 ):
-    """Sends the current span's context with every call of a synchronous channel.
+    """Sends the current span's context with every call of a synchronous channel, which ends with the call it is for.
 
     The instrumentation library's synchronous interceptor is none of grpc's: intercept_channel refuses it.
     """
@@ -90,4 +91,5 @@ def _carrying(details: Any) -> _Details:
     TraceContextTextMapPropagator().inject(carrier)
     metadata = (*(details.metadata or ()), *carrier.items())
     wait, compression = getattr(details, "wait_for_ready", None), getattr(details, "compression", None)
-    return _Details(details.method, details.timeout, metadata, details.credentials, wait, compression)
+    timeout = within_deadline(details.timeout)
+    return _Details(details.method, timeout, metadata, details.credentials, wait, compression)

@@ -25,7 +25,7 @@ from services.data.indicators.ingest import IndicatorIngest
 from services.data.indicators.series import IndicatorCatalog, IndicatorRecord, ValueReader, ValueWriter
 from services.data.indicators.stream import IndicatorsMessage, IndicatorStreams
 from services.runtime.ahead import read_ahead
-from services.runtime.paging import decode_page_token, encode_page_token
+from services.runtime.paging import Cursor, encode_page_token, read_page_token, require_text
 from services.runtime.tenancy import current_tenant
 
 _DEFAULT_PAGE = 100
@@ -79,10 +79,7 @@ class IndicatorRpcs:
     async def list_series(self, request: pb.ListIndicatorSeriesRequest) -> pb.ListIndicatorSeriesResponse:
         """List stored indicator series by identity."""
         venue, symbol, size = list_request_from_proto(request, default_size=_DEFAULT_PAGE)
-        cursor = decode_page_token(request.page_token, current_tenant.get(), _LIST)
-        after = None
-        if cursor is not None:
-            after = IndicatorKey(str(cursor[0]), MarketType(str(cursor[1])), str(cursor[2]), str(cursor[3]))
+        after = read_page_token(request.page_token, current_tenant.get(), _LIST, _place)
         records = await self.catalog.list_indicator_series(venue=venue, symbol=symbol, after=after, limit=size + 1)
         token = ""
         if len(records) > size:
@@ -96,6 +93,11 @@ class IndicatorRpcs:
             raise InvalidArgument.of(FieldViolation("on_invalid", "must be a value of OnInvalid"))
         key = required_indicator_key(request.series)
         return IndicatorIngest(key, self.writer, fail_on_invalid=request.on_invalid == pb.ON_INVALID_FAIL)
+
+
+def _place(cursor: Cursor) -> IndicatorKey:
+    venue, market_type, symbol, name = map(require_text, cursor)
+    return IndicatorKey(venue, MarketType(market_type), symbol, name)
 
 
 def _message_to_proto(message: IndicatorsMessage) -> pb.StreamIndicatorsResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from klinecast.errors import FieldViolation, InvalidArgument, PermissionDenied, Unauthenticated
@@ -19,6 +19,8 @@ from services.runtime.tenancy import (
     current_tenant,
 )
 
+Identify = Callable[[Mapping[str, str | bytes]], str]
+"""Returns the tenant of whoever calls with this metadata; raises KlinecastError."""
 RECHECK_S = 1.0
 """How often the token of a stream is looked at again."""
 
@@ -29,7 +31,7 @@ def open_around() -> Around:
     @asynccontextmanager
     async def around(call: Call) -> AsyncIterator[None]:
         # Not reset: the task and its context end with the call, and the access log still wants the name.
-        current_tenant.set(_named_tenant(call) or DEFAULT_TENANT)
+        current_tenant.set(named_tenant(call.metadata))
         yield
 
     return around
@@ -46,7 +48,7 @@ def auth_around(authenticator: Authenticator, access: AccessTable, calls: Runnin
         credential = authenticator.authenticate(call.metadata)
         current_subject.set(credential.subject)
         caller_is_service.set(Role.SERVICE in credential.roles)
-        current_tenant.set(_tenant_of(call, credential))
+        current_tenant.set(_tenant_of(call.metadata, credential))
         if call.method.path in access:
             credential.require(access[call.method.path])
         if call.method.type == "unary":
@@ -82,8 +84,18 @@ def _rechecked(
         timer.cancel()
 
 
-def _tenant_of(call: Call, credential: Credential) -> str:
-    named = _named_tenant(call)
+def named_tenant(metadata: Mapping[str, str | bytes]) -> str:
+    """Return the tenant that the metadata names, where nobody needs a token."""
+    return _name_in(metadata) or DEFAULT_TENANT
+
+
+def bearers_tenant(authenticator: Authenticator, metadata: Mapping[str, str | bytes]) -> str:
+    """Return the tenant for which the bearer of a token acts."""
+    return _tenant_of(metadata, authenticator.authenticate(metadata))
+
+
+def _tenant_of(metadata: Mapping[str, str | bytes], credential: Credential) -> str:
+    named = _name_in(metadata)
     if named is None or named == credential.tenant:
         return credential.tenant
     if Role.SERVICE not in credential.roles:
@@ -91,8 +103,8 @@ def _tenant_of(call: Call, credential: Credential) -> str:
     return named
 
 
-def _named_tenant(call: Call) -> str | None:
-    name = call.metadata.get(TENANT_KEY)
+def _name_in(metadata: Mapping[str, str | bytes]) -> str | None:
+    name = metadata.get(TENANT_KEY)
     if name is None or (isinstance(name, str) and TENANT_NAME.fullmatch(name)):
         return name
     raise InvalidArgument.of(FieldViolation(f"metadata.{TENANT_KEY}", "is not a tenant name"))

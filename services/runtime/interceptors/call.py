@@ -12,7 +12,7 @@ from typing import Any, Literal
 import grpc
 import grpc.aio
 
-from services.runtime.errors import translate
+from services.runtime.errors import as_klinecast_error, code_of
 
 CallType = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 
@@ -41,7 +41,7 @@ class Call:
         if error is None or isinstance(error, grpc.aio.AbortError):
             return self.context.code() or grpc.StatusCode.OK
         if isinstance(error, Exception) and not isinstance(error, grpc.aio.BaseError):
-            return translate(error, self.correlation_id).code
+            return code_of(as_klinecast_error(error, self.correlation_id))
         return grpc.StatusCode.CANCELLED
 
 

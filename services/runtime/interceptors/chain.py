@@ -17,26 +17,28 @@ import grpc
 import grpc.aio
 
 from klinecast.errors import FieldViolation, InvalidArgument, KlinecastError, ResourceExhausted
-from services.runtime.errors import build_status, translate
+from services.runtime.errors import RpcStatus, build_status
 from services.runtime.interceptors.call import Around, Call, Method, metadata_of, method_of
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour: TypeAlias = "Callable[[Any, Context], Any]"
-Admit: TypeAlias = "Callable[[Mapping[str, str | bytes]], object]"
+Metadata: TypeAlias = Mapping[str, str | bytes]
+Refuse: TypeAlias = Callable[[Method | None, Metadata], RpcStatus | None]
 _UNKNOWN_METHOD = build_status(grpc.StatusCode.UNIMPLEMENTED, KlinecastError("no such method", reason="UNKNOWN_METHOD"))
 
 
 class ChainInterceptor(grpc.aio.ServerInterceptor):
     """The only interceptor of a server; `arounds` are entered first to last, `stall_s` bounds each write.
 
-    `admit` raises where nobody may know which methods there are.
+    What `refuse` has a status for is answered with it at once, a tenth of what a call costs that enters the arounds.
+    It is asked about unknown methods too, as None.
     """
 
-    def __init__(self, arounds: Sequence[Around], stall_s: float, admit: Admit) -> None:
+    def __init__(self, arounds: Sequence[Around], stall_s: float, refuse: Refuse) -> None:
         self._arounds = tuple(arounds)
         self._stall_s = stall_s
-        self._admit = admit
+        self._refuse = refuse
 
     async def intercept_service(
         self,
@@ -46,18 +48,23 @@ class ChainInterceptor(grpc.aio.ServerInterceptor):
         """Find the handler and wrap it."""
         handler = await continuation(handler_call_details)
         if handler is None:
-            return _unknown_method_handler(metadata_of(handler_call_details.invocation_metadata), self._admit)
-        return wrap_handler(handler, handler_call_details, self._arounds, self._stall_s)
+            metadata = metadata_of(handler_call_details.invocation_metadata)
+            return _refusing_handler(self._refuse(None, metadata) or _UNKNOWN_METHOD)
+        method = method_of(
+            handler_call_details.method,
+            request_streaming=handler.request_streaming,
+            response_streaming=handler.response_streaming,
+        )
+        metadata = metadata_of(handler_call_details.invocation_metadata)
+        if (refusal := self._refuse(method, metadata)) is not None:
+            return _refusing_handler(refusal)
+        return wrap_handler(handler, method, metadata, self._arounds, self._stall_s)
 
 
 def wrap_handler(
-    handler: Handler, details: grpc.HandlerCallDetails, arounds: Sequence[Around], stall_s: float
+    handler: Handler, method: Method, metadata: Metadata, arounds: Sequence[Around], stall_s: float
 ) -> Handler:
     """Return a handler of the same shape that runs the given one inside the arounds."""
-    method = method_of(
-        details.method, request_streaming=handler.request_streaming, response_streaming=handler.response_streaming
-    )
-    metadata = metadata_of(details.invocation_metadata)
     respond = _stream_responder(handler, stall_s) if handler.response_streaming else _unary_responder(handler)
 
     async def behaviour(raw_request: Any, context: Context) -> Any:
@@ -145,13 +152,8 @@ def _serializer(handler: Handler) -> Callable[[Any], bytes] | None:
     return lambda message: message if type(message) is bytes else serialize(message)
 
 
-def _unknown_method_handler(metadata: Mapping[str, str | bytes], admit: Admit) -> Handler:
+def _refusing_handler(status: RpcStatus) -> Handler:
     async def refuse(requests: Any, context: Context) -> None:
-        status = _UNKNOWN_METHOD
-        try:
-            admit(metadata)
-        except KlinecastError as error:
-            status = translate(error, "")
         await context.abort(status.code, status.message, status.trailing_metadata)
 
     # The one shape that answers without waiting for a message, whatever shape the caller thinks it is.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.runtime.interceptors.call import Call
+from services.runtime.interceptors.call import Call, Method
 
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -41,6 +41,12 @@ class RpcMetrics:
             self._running.labels(*labels).dec()
             self._handled.labels(*labels, _code_name(call, error)).inc()
             self._seconds.labels(*labels).observe(time.perf_counter() - started)
+
+    def count_refused(self, method: Method, code: str) -> None:
+        """Count a call that ended before it began."""
+        labels = (method.type, method.service, method.name)
+        self._started.labels(*labels).inc()
+        self._handled.labels(*labels, code).inc()
 
 
 def _code_name(call: Call, error: BaseException | None) -> str:

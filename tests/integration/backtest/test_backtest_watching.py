@@ -114,3 +114,15 @@ def run_until_done(sql: psycopg.Connection, store: Stores, key: JobKey, delivere
     end |= dict.fromkeys(("reuse_key", "continue_key", "reads", "continuation"))
     sql.execute(statements.SUCCEED, parameters | end)
     return 403
+
+
+def test_watchers_that_leave_are_forgotten(own_suite: Suite) -> None:
+    with own_suite.client() as client:
+        backtest_id = client.create_backtest(make_config(client, strategy="slow", params={"seconds": 60.0})).backtest_id
+        for _ in range(20):
+            watch = client.watch_backtest(backtest_id)
+            next(watch)
+            watch.close()
+        client.cancel_backtest(backtest_id)
+        assert list(client.watch_backtest(backtest_id))[-1].state == "CANCELLED"
+    assert "unexpected_error" not in own_suite.log("backtest")

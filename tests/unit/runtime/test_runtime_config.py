@@ -121,3 +121,12 @@ def test_a_mistake_ends_the_process_with_code_2_and_one_line() -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "KLINECAST_LOG_LEVL: unknown setting; did you mean KLINECAST_LOG_LEVEL?\n"
+
+
+def test_a_password_in_the_collectors_address_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLINECAST_TRACING__OTLP_ENDPOINT", "http://klinecast:hunter2@collector:4317")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(RuntimeSettings)
+    [problem] = raised.value.problems
+    assert problem.startswith("KLINECAST_TRACING__OTLP_ENDPOINT: ")
+    assert "hunter2" not in problem
