@@ -83,7 +83,8 @@ class Suite:
         wanted = names or ORDER
         for group in ([name for name in wanted if name != "backtest"], [name for name in wanted if name == "backtest"]):
             if group == ["backtest"]:
-                self._environment |= {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
+                targets = {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
+                self._environment = targets | self._environment
             for name in group:
                 self._services[name].start(dict(self._environment), pipe_fd=self._pipe[0])
             for name in group:

@@ -22,6 +22,7 @@ class Caller:
     def __init__(self, tenant: str | None, timeout_s: float) -> None:
         self._tenant = tenant
         self.timeout_s = timeout_s
+        self.closed = False
 
     def metadata(self, tenant: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call; a tenant given here wins over the client's."""
@@ -42,7 +43,7 @@ class Caller:
                     raise away from None
                 raise
             except Unavailable as error:
-                if time.monotonic() + pause >= deadline:
+                if self.closed or time.monotonic() + pause >= deadline:
                     raise
                 away = error
                 time.sleep(pause * random.uniform(0.5, 1.0))
@@ -89,7 +90,7 @@ class Caller:
                     yield message
                 return
             except Unavailable:
-                if time.monotonic() - silent_since >= self.timeout_s:
+                if self.closed or time.monotonic() - silent_since >= self.timeout_s:
                     raise
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -72,6 +72,11 @@ class LimitSettings(Section):
     """Calls beyond it are refused at once with RESOURCE_EXHAUSTED; none means no bound."""
     max_concurrent_streams: int = Field(default=1000, ge=1)
     """Calls of one connection beyond it wait in the client."""
+    connection_age_s: float = Field(default=300.0, ge=1)
+    """After it a client connects anew for further calls, what runs goes on: so replicas that came later are found.
+
+    Where it is shorter than nine tenths of prestop_seconds, not even callers that never try again see a restart.
+    """
     stream_stall_s: float = Field(default=60.0, gt=0)
     """A reader that takes nothing for so long while a message waits for it is ended."""
 
