@@ -19,18 +19,18 @@ class Balancer(Proxy):
     A replica that begins to stop goes on getting connections until the next probe: so does one of Kubernetes.
     """
 
-    def __init__(self, replicas: Sequence[str]) -> None:
-        self.replicas = tuple(replicas)
-        self._serving: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        self.replicas: Sequence[str] = ()
+        """Who may be asked; set it once they have their ports."""
+        self.serving: tuple[str, ...] = ()
         self._turns = itertools.count()
         self._closing = threading.Event()
-        super().__init__(", ".join(replicas))
-        self._probe()
+        super().__init__("")
         self._start(self._probe_forever)
 
     def pick(self) -> str | None:
         """Return the next of the replicas that serve."""
-        serving = self._serving
+        serving = self.serving
         return serving[next(self._turns) % len(serving)] if serving else None
 
     def close(self) -> None:
@@ -43,13 +43,13 @@ class Balancer(Proxy):
             self._probe()
 
     def _probe(self) -> None:
-        self._serving = tuple(filter(is_serving, self.replicas))
+        self.serving = tuple(filter(is_serving, self.replicas))
 
 
 @contextlib.contextmanager
-def balance(replicas: Sequence[str]) -> Iterator[Balancer]:
+def balance() -> Iterator[Balancer]:
     """Yield a balancer; nothing of it is left at the end."""
-    balancer = Balancer(replicas)
+    balancer = Balancer()
     try:
         yield balancer
     finally:

@@ -23,7 +23,7 @@ from services.local.postgres import PostgresServer
 from services.runtime.database import libpq_url
 from tests.broker import Broker
 from tests.factories import make_config
-from tests.faults.history import Final, History, Submit, Verdict, check, digest, read_final
+from tests.faults.history import Final, History, Submit, Verdict, check, digest, read_final, wait_until_quiet
 from tests.suite import Suite
 
 RESTART_S, KILL_S = (5.0, 40.0), (5.0, 20.0)
@@ -204,11 +204,8 @@ class Chaos:
 
     def _calm_down(self, configs: set[str]) -> tuple[Final, Mapping[int, int]]:
         """Wait until nothing waits or runs any more, and read what there is."""
-        deadline = time.monotonic() + _QUIET_S
-        query = "SELECT count(*) FROM backtest.backtests WHERE state IN ('QUEUED', 'RUNNING')"
+        wait_until_quiet(self._url, _QUIET_S)
         with psycopg.connect(libpq_url(self._url), autocommit=True) as connection:
-            while connection.execute(query).fetchone() != (0,) and time.monotonic() < deadline:
-                time.sleep(0.2)
             counted = connection.execute("SELECT attempt, count(*) FROM backtest.backtests GROUP BY attempt").fetchall()
         with self._suite.client(timeout_s=_CALL_S) as client:
             return read_final(self._url, client), dict(counted)
