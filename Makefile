@@ -11,7 +11,7 @@ OUT ?= .
 RELEASED = $(wildcard tests/contract/released/*.binpb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos soak-expiry test-report lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos release-protos generate constraints clean
+.PHONY: help demo up test test-faults test-rolling test-recovery soak-chaos soak-expiry test-report lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos release-protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +35,12 @@ lint: $(VENV)/.ready-dev ## check style, types, imports and the protos
 
 test-faults: $(VENV)/.ready-dev ## 1,000 backtests on each executor while everything dies (10 minutes)
 	@$(BIN)/python -m tests.faults.soak --backtests 1000 --per-second 4
+
+test-rolling: $(VENV)/.ready-dev ## 20 restarts of every replica under load (20 minutes)
+	@$(BIN)/python -m tests.faults.rolling --restarts 20
+
+test-recovery: $(VENV)/.ready-dev ## what everything leans on goes away for 1, 20 and 60 s (6 minutes)
+	@$(BIN)/python -m tests.faults.recovery --seconds 1 20 60
 
 soak-chaos: $(VENV)/.ready-dev ## 2,000 backtests on each executor while everything dies (5 minutes each)
 	@$(BIN)/python -m tests.faults.soak --backtests 2000 --per-second 7

@@ -48,6 +48,11 @@ class WorkerProcess:
         """The process; its children are the workers."""
         return psutil.Process(self._process.pid)
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, None while it runs."""
+        return self._process.poll()
+
     def log(self) -> str:
         """Return what it logged."""
         return self._log_file.read_text()

@@ -12,7 +12,7 @@ from klinecast.errors import DeadlineExceeded, KlinecastError, Unavailable
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 0.5
 TENANT_KEY = "klinecast-tenant"
 
 

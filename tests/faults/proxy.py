@@ -88,6 +88,11 @@ class Proxy:
         for pair in pairs:
             pair.heal()
 
+    def ports(self) -> set[int]:
+        """Return the ports of our ends of the connections to the target."""
+        with self._lock:
+            return {pair.server.getsockname()[1] for pair in self._pairs}
+
     def pick(self) -> str | None:
         """Return where the next connection goes; None refuses it."""
         return self.target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 import urllib.request
@@ -57,9 +58,18 @@ def proxies(target: str) -> Iterator[list[Proxy]]:
         yield [stack.enter_context(proxy_to(target)) for _ in DIRECTIONS]
 
 
-def swallow_all(group: list[Proxy]) -> None:
-    for proxy, direction in zip(group, DIRECTIONS, strict=True):
+def swallow_all(group: list[Proxy]) -> set[int]:
+    """Silence a connection or more of each proxy; return the ports by which the server knows them."""
+    ports: set[int] = set()
+    for proxy, direction in zip(group, itertools.cycle(DIRECTIONS), strict=False):
+        ports |= proxy.ports()
         assert proxy.swallow(**direction) >= 1
+    return ports
+
+
+def connected(suite: Suite, name: str, ports: set[int]) -> bool:
+    """Tell whether a service still holds connections from some ports."""
+    return any(one.raddr and one.raddr.port in ports for one in suite.process(name).net_connections("tcp"))
 
 
 def test_c4_c5_silent_clients_are_let_go_and_idle_watchers_go_on(suite: Suite) -> None:
@@ -71,31 +81,36 @@ def test_c4_c5_silent_clients_are_let_go_and_idle_watchers_go_on(suite: Suite) -
     ):
         config = make_config(direct, strategy="slow", params={"seconds": 60.0}, allow_reuse=True)
         leader, idle = (direct.create_backtest(config).backtest_id for _ in range(2))  # the second waits for the first
-        service = suite.process("backtest")
-        descriptors = service.num_fds()
         clients = [Client(backtest=proxy.address) for proxy in group]
         stories = [pool.submit(lambda client=client: list(client.watch_backtest(idle))) for client in clients]
         wait_until(lambda: running_calls(suite, "backtest", "WatchBacktest") == len(group), 10)
-        assert service.num_fds() >= descriptors + len(group)
-        swallow_all(group)
+        ports = swallow_all(group)
+        assert connected(suite, "backtest", ports)
         started = time.monotonic()
         direct.cancel_backtest(idle)
         ends = [story.result(NOTICED_S) for story in stories]
         heard_s = time.monotonic() - started
         wait_until(lambda: running_calls(suite, "backtest", "WatchBacktest") == 0, NOTICED_S - heard_s)
+        wait_until(lambda: not connected(suite, "backtest", ports), NOTICED_S - heard_s)
         for client in clients:
             client.close()
-        wait_until(lambda: service.num_fds() <= descriptors, NOTICED_S - heard_s)
         direct.cancel_backtest(leader)
     print(f"\nheard of the end after {heard_s:.1f} s, all freed after {time.monotonic() - started:.1f} s")
     assert [[event.sequence for event in end] for end in ends] == [[1, 2]] * len(group)
 
 
-def test_c4_c5_busy_streams_are_let_go_and_go_on(suite: Suite) -> None:
-    """Both sides send as fast as they can: what is not taken any more says nothing."""
-    with suite.client() as direct, proxies(suite.target("data")) as group, ThreadPoolExecutor(len(group)) as pool:
+def test_c4_c5_silent_streams_are_let_go_and_go_on(suite: Suite) -> None:
+    """Three readers, one for each direction, take what they can; an upload waits for more of its client."""
+    with (
+        suite.client() as direct,
+        proxies(suite.target("data")) as group,
+        proxy_to(suite.target("data")) as uploads,
+        Client(data=uploads.address) as uploader,
+        ThreadPoolExecutor(len(group) + 1) as pool,
+    ):
         series, columns = make_series(), make_columns(COUNT)
         direct.ingest_klines(series, [columns])
+        upload = Upload(uploader, pool)
         begun, swallowed = threading.Barrier(len(group) + 1), threading.Event()
 
         def read(proxy: Proxy) -> tuple[float, np.ndarray]:
@@ -113,38 +128,38 @@ def test_c4_c5_busy_streams_are_let_go_and_go_on(suite: Suite) -> None:
             return longest, np.concatenate(closes)
 
         reads = [pool.submit(read, proxy) for proxy in group]
+        wait_until(lambda: running_calls(suite, "data", "IngestKlines") == 1, 5)
         begun.wait(10)
-        swallow_all(group)
+        ports = swallow_all([*group, uploads])
         swallowed.set()
-        freed_s = wait_until(lambda: running_calls(suite, "data", "StreamKlines") == 0, 2 * NOTICED_S)
+        let_go_s = wait_until(lambda: not connected(suite, "data", ports), NOTICED_S)
+        upload.expect_unavailable(NOTICED_S - let_go_s)
         waits = [longest for longest, _ in map(Future.result, reads)]
-    print(f"\nreaders went on after {', '.join(f'{one:.1f}' for one in waits)} s; all calls over after {freed_s:.1f} s")
+        wait_until(lambda: running_calls(suite, "data", "StreamKlines") == 0, NOTICED_S)
+        assert running_calls(suite, "data", "IngestKlines") == 0
+    print(f"\nreaders went on after {', '.join(f'{one:.1f}' for one in waits)} s; all let go after {let_go_s:.1f} s")
     assert max(waits) <= NOTICED_S
     assert min(waits[:2]) > 0.5  # there was silence; the third still hears what it cannot answer
     for _, closes in map(Future.result, reads):
         np.testing.assert_array_equal(closes, columns["close"])
 
 
-def test_c4_c5_an_upload_that_went_silent_is_over_for_both(suite: Suite) -> None:
-    with proxy_to(suite.target("data")) as proxy, Client(data=proxy.address) as client:
-        begun, finish = threading.Event(), threading.Event()
+class Upload:
+    """An ingest whose client sends one batch and then nothing, until the end."""
 
-        def batches() -> Iterator[dict[str, np.ndarray]]:
-            yield make_columns(10)
-            begun.set()
-            finish.wait(2 * NOTICED_S)
+    def __init__(self, client: Client, pool: ThreadPoolExecutor) -> None:
+        self._finish = threading.Event()
+        self._sent = pool.submit(client.ingest_klines, make_series(), self._batches())
 
-        with ThreadPoolExecutor(1) as pool:
-            upload = pool.submit(client.ingest_klines, make_series(), batches())
-            begun.wait(10)
-            wait_until(lambda: running_calls(suite, "data", "IngestKlines") == 1, 5)
-            started = time.monotonic()
-            assert proxy.swallow() == 1
-            freed_s = wait_until(lambda: running_calls(suite, "data", "IngestKlines") == 0, NOTICED_S)
-            with pytest.raises(Unavailable):
-                upload.result(NOTICED_S - freed_s)
-            print(f"\nserver after {freed_s:.1f} s, client after {time.monotonic() - started:.1f} s")
-            finish.set()
+    def _batches(self) -> Iterator[dict[str, np.ndarray]]:
+        yield make_columns(10)
+        self._finish.wait(3 * NOTICED_S)
+
+    def expect_unavailable(self, seconds: float) -> None:
+        """Require that its client is told in time."""
+        with pytest.raises(Unavailable):
+            self._sent.result(seconds)
+        self._finish.set()
 
 
 def first_ok(call: Callable[[], object], seconds: float) -> float:
