@@ -107,7 +107,7 @@ class Chaos:
 
     def _load(self, configs: Mapping[str, BacktestConfig], backtests: int, per_s: float) -> None:
         begun, choices = time.monotonic(), random.Random(self._seed + 1)
-        with ThreadPoolExecutor(4) as submitters, ThreadPoolExecutor(8) as watchers, self._new_client() as client:
+        with self._new_client() as client, ThreadPoolExecutor(8) as watchers, ThreadPoolExecutor(4) as submitters:
             for number in range(backtests):
                 time.sleep(max(0.0, begun + number / per_s - time.monotonic()))
                 name, is_watched = choices.choice(list(configs)), choices.random() < WATCHED
