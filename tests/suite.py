@@ -128,8 +128,15 @@ class Suite:
     def kill(self, name: str) -> None:
         """Kill the process of a service, and only it, with SIGKILL."""
         self.process(name).send_signal(signal.SIGKILL)
-        while self._services[name].exit_code is None:
+        self.wait_for_end(name)
+
+    def wait_for_end(self, name: str) -> int:
+        """Wait until the process of a service has ended; return its exit code."""
+        deadline = time.monotonic() + _START_S
+        while (code := self._services[name].exit_code) is None:
+            assert time.monotonic() < deadline, f"{name} does not end"
             time.sleep(0.01)
+        return code
 
     def log(self, name: str) -> str:
         """Return what a service logged since its last start."""

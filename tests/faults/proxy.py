@@ -9,6 +9,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import psycopg
+
+from services.runtime.database import libpq_url
+
 _CHUNK = 16_384
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 
@@ -187,3 +191,14 @@ def proxy_to(target: str) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextlib.contextmanager
+def proxy_to_database(url: str) -> Iterator[tuple[Proxy, str]]:
+    """Yield a proxy to the server of a database URL, and the URL of the same database through it."""
+    with psycopg.connect(libpq_url(url)) as connection:
+        found = connection.info
+        socket_path = f"{found.host}/.s.PGSQL.{found.port}"
+        user, name = found.user, found.dbname
+    with proxy_to(socket_path) as proxy:
+        yield proxy, f"postgresql://{user}@{proxy.address}/{name}"

@@ -19,11 +19,10 @@ import pytest
 from klinecast.client import Client
 from klinecast.errors import KlinecastError, Unavailable
 from services.local.postgres import PostgresServer
-from services.runtime.database import libpq_url
 from services.runtime.listen import Listener
 from tests import postgres
 from tests.factories import HOUR_MS, START_MS, make_columns, make_config, make_series
-from tests.faults.proxy import Proxy, proxy_to
+from tests.faults.proxy import Proxy, proxy_to, proxy_to_database
 from tests.suite import Suite, run_suite
 
 NOTICED_S = 8.0
@@ -182,25 +181,13 @@ def behind_proxies(
     with ExitStack() as stack:
         url = stack.enter_context(postgres.copy_database(postgres_server, template_database))
         between = {name: stack.enter_context(proxy_to(name)) for name in ("data", "results")}
-        between["postgres"] = stack.enter_context(proxy_to(socket_of(url)))
+        between["postgres"], url = stack.enter_context(proxy_to_database(url))
         targets = {f"{name.upper()}_TARGET": between[name].address for name in ("data", "results")}
         home = session_home / f"proxied-{time.monotonic_ns()}"
-        suite = stack.enter_context(run_suite(home, url_through(url, between["postgres"]), **targets))
+        suite = stack.enter_context(run_suite(home, url, **targets))
         for name in ("data", "results"):
             between[name].target = suite.target(name)
         yield suite, between
-
-
-def socket_of(url: str) -> str:
-    """Return the path of the Unix socket of a database URL."""
-    with psycopg.connect(libpq_url(url)) as connection:
-        return f"{connection.info.host}/.s.PGSQL.{connection.info.port}"
-
-
-def url_through(url: str, proxy: Proxy) -> str:
-    """Return the URL of the same database through a proxy."""
-    with psycopg.connect(libpq_url(url)) as connection:
-        return f"postgresql://{connection.info.user}@{proxy.address}/{connection.info.dbname}"
 
 
 def test_services_go_on_when_all_they_lean_on_went_silent(behind_proxies: tuple[Suite, dict[str, Proxy]]) -> None:
@@ -226,9 +213,9 @@ def run_to_end(client: Client, config: object) -> str:
 
 
 async def test_b7_a_silent_listener_listens_again_within_five_seconds(empty_database_url: str) -> None:
-    with proxy_to(socket_of(empty_database_url)) as proxy:
+    with proxy_to_database(empty_database_url) as (proxy, url):
         wakes: asyncio.Queue[str | None] = asyncio.Queue()
-        listener = Listener(url_through(empty_database_url, proxy), "events", wakes.put_nowait)
+        listener = Listener(url, "events", wakes.put_nowait)
         task = asyncio.create_task(listener.run())
         await asyncio.wait_for(listener.listening.wait(), 5)
         assert await wakes.get() is None
