@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -22,7 +23,11 @@ class Caller:
     def __init__(self, tenant: str | None, timeout_s: float) -> None:
         self._tenant = tenant
         self.timeout_s = timeout_s
-        self.closed = False
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Make no call again."""
+        self._closed.set()
 
     def metadata(self, tenant: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call; a tenant given here wins over the client's."""
@@ -43,11 +48,9 @@ class Caller:
                     raise away from None
                 raise
             except Unavailable as error:
-                if self.closed or time.monotonic() + pause >= deadline:
+                if time.monotonic() + pause >= deadline or self._closed_within(pause):
                     raise
-                away = error
-                time.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                away, pause = error, min(2 * pause, _LONGEST_PAUSE_S)
 
     def stream(self, call: Callable[..., Any], request: object, *, tenant: str | None = None) -> Iterator[Any]:
         """Yield the messages of a server stream; an abandoned iterator cancels the call."""
@@ -90,7 +93,10 @@ class Caller:
                     yield message
                 return
             except Unavailable:
-                if self.closed or time.monotonic() - silent_since >= self.timeout_s:
+                if time.monotonic() - silent_since >= self.timeout_s or self._closed_within(pause):
                     raise
-                time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _closed_within(self, pause_s: float) -> bool:
+        """Pause before the next try; tell whether the client was closed."""
+        return self._closed.wait(pause_s * random.uniform(0.5, 1.0))

@@ -76,7 +76,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; calls under way end with Unavailable."""
-        self._caller.closed = True
+        self._caller.close()
         for channel in self._channels:
             channel.close()
 
