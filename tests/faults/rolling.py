@@ -15,16 +15,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import numpy as np
 import psycopg
+import sqlalchemy as sa
 
 from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
 from klinecast.api.data.v1 import data_service_pb2, data_service_pb2_grpc
 from klinecast.api.results.v1 import results_service_pb2, results_service_pb2_grpc
 from klinecast.client import BacktestConfig, Client
 from services.runtime.database import libpq_url
+from services.runtime.migrations import migrate
 from tests import postgres
 from tests.factories import HOUR_MS, START_MS, make_columns, make_config, make_series
 from tests.faults.fleet import MEMBERS, REPLICAS, Fleet, run_fleet
@@ -126,6 +129,8 @@ class Rolling:
         )
 
     def _restart_all(self, restarts: int, say: Callable[[str], None]) -> None:
+        with self._tally.counted("migration"):
+            self._migrate()
         if restarts == 0:
             self._restart(MEMBERS, 0)
         for number in range(restarts):
@@ -133,6 +138,16 @@ class Rolling:
                 self._restart([name], index)
             failed = {kind: len(texts) for kind, texts in self._tally.failed.items() if texts}
             say(f"{number + 1} of {restarts}: failed {failed or 0}")
+
+    def _migrate(self) -> None:
+        """Add to hot tables what a later version might, as its first replica would: again when a table is busy."""
+        for last in (False, False, False, True):
+            try:
+                migrate(self._fleet.url, "planted", Path(__file__).parent / "planted_migrations")
+                return
+            except sa.exc.OperationalError:
+                if last:
+                    raise
 
     def _restart(self, names: Sequence[str], index: int) -> None:
         for name, times in self._fleet.restart(names, index).items():
