@@ -18,7 +18,7 @@ ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 class Cancelling(backtest_service_pb2_grpc.BacktestServiceServicer):
-    """Cancels so many calls, then answers; a watch is cut after each event."""
+    """Cancels so many calls, then answers; a watch ends after each event, as if it were the last, which is the third."""
 
     def __init__(self, cancels: int) -> None:
         self.left = cancels
@@ -37,11 +37,9 @@ class Cancelling(backtest_service_pb2_grpc.BacktestServiceServicer):
     ) -> Iterator[backtest_service_pb2.WatchBacktestResponse]:
         """Send the next event."""
         self.watched.append(request.after_sequence)
-        event = backtest_pb2.BacktestEvent(
-            backtest_id=request.backtest_id,
-            sequence=request.after_sequence + 1,
-            state=backtest_pb2.BACKTEST_STATE_QUEUED,
-        )
+        sequence = request.after_sequence + 1
+        state = backtest_pb2.BACKTEST_STATE_SUCCEEDED if sequence == 3 else backtest_pb2.BACKTEST_STATE_RUNNING
+        event = backtest_pb2.BacktestEvent(backtest_id=request.backtest_id, sequence=sequence, state=state)
         yield backtest_service_pb2.WatchBacktestResponse(event=event)
         self._cancel(context)
 
@@ -71,8 +69,9 @@ def test_a_cancelled_call_is_made_again() -> None:
     assert servicer.left == -1
 
 
-def test_a_cancelled_watch_goes_on_after_what_was_heard() -> None:
-    servicer = Cancelling(2)
+@pytest.mark.parametrize("cancels", [0, 2])
+def test_c9_a_watch_that_is_ended_early_goes_on_after_what_was_heard(cancels: int) -> None:
+    servicer = Cancelling(cancels)
     with serving(servicer) as target, Client(backtest=target) as client:
         assert [event.sequence for event in client.watch_backtest(ID)] == [1, 2, 3]
     assert servicer.watched == [0, 1, 2]
