@@ -224,7 +224,7 @@ class Rolling:
 
     def _ingest(self) -> None:
         """Append to a series, a few klines at a time; in the end each must be there once."""
-        series, rows = make_series(), make_columns(50_000)
+        series, rows = make_series(), make_columns(500_000)
         sent = 0
         with self._fleet.client() as client:
             while not self._over.wait(5 * _PAUSE_S):
