@@ -8,9 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := pyproject.toml constraints.txt
 PLUGINS := tests/strategies_package
 OUT ?= .
+RELEASED = $(wildcard tests/contract/released/*.binpb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults soak-chaos soak-expiry test-abuse test-report k8s-check lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos generate constraints clean
+.PHONY: help demo up test test-faults test-rolling test-recovery soak-chaos soak-expiry test-abuse test-report k8s-check lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos release-protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,9 +31,16 @@ lint: $(VENV)/.ready-dev ## check style, types, imports and the protos
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against $(RELEASED)
 
 test-faults: $(VENV)/.ready-dev ## 1,000 backtests on each executor while everything dies (10 minutes)
 	@$(BIN)/python -m tests.faults.soak --backtests 1000 --per-second 4
+
+test-rolling: $(VENV)/.ready-dev ## 20 restarts of every replica under load (20 minutes)
+	@$(BIN)/python -m tests.faults.rolling --restarts 20
+
+test-recovery: $(VENV)/.ready-dev ## what everything leans on goes away for 1, 20 and 60 s (6 minutes)
+	@$(BIN)/python -m tests.faults.recovery --seconds 1 20 60
 
 soak-chaos: $(VENV)/.ready-dev ## 2,000 backtests on each executor while everything dies (5 minutes each)
 	@$(BIN)/python -m tests.faults.soak --backtests 2000 --per-second 7
@@ -72,6 +80,11 @@ bench-results: $(VENV)/.ready-dev ## measure large results, and readers while a 
 protos: $(VENV)/.ready-dev ## generate klinecast/api from protos/
 	@rm -rf klinecast/api
 	@$(MAKE) --no-print-directory generate
+
+release-protos: $(VENV)/.ready-dev ## keep the protos of this version as those last released
+	@rm -f $(RELEASED)
+	@$(BIN)/buf build --exclude-source-info \
+		--output tests/contract/released/klinecast-$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).binpb
 
 generate:
 	@mkdir -p $(OUT)

@@ -48,6 +48,11 @@ class WorkerProcess:
         """The process; its children are the workers."""
         return psutil.Process(self._process.pid)
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, None while it runs."""
+        return self._process.poll()
+
     def log(self) -> str:
         """Return what it logged."""
         return self._log_file.read_text()
@@ -83,7 +88,8 @@ class Suite:
         wanted = names or ORDER
         for group in ([name for name in wanted if name != "backtest"], [name for name in wanted if name == "backtest"]):
             if group == ["backtest"]:
-                self._environment |= {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
+                targets = {f"KLINECAST_{other.upper()}_TARGET": self.target(other) for other in ORDER[:2]}
+                self._environment = targets | self._environment
             for name in group:
                 self._services[name].start(dict(self._environment), pipe_fd=self._pipe[0])
             for name in group:
@@ -126,8 +132,15 @@ class Suite:
     def kill(self, name: str) -> None:
         """Kill the process of a service, and only it, with SIGKILL."""
         self.process(name).send_signal(signal.SIGKILL)
-        while self._services[name].exit_code is None:
+        self.wait_for_end(name)
+
+    def wait_for_end(self, name: str) -> int:
+        """Wait until the process of a service has ended; return its exit code."""
+        deadline = time.monotonic() + _START_S
+        while (code := self._services[name].exit_code) is None:
+            assert time.monotonic() < deadline, f"{name} does not end"
             time.sleep(0.01)
+        return code
 
     def log(self, name: str) -> str:
         """Return what a service logged since its last start."""

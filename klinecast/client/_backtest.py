@@ -17,8 +17,10 @@ from klinecast.backtest_config import BacktestConfig
 from klinecast.client._calls import Caller
 from klinecast.convert import models as convert
 from klinecast.convert.backtest import config_to_proto
+from klinecast.errors import Unavailable
 from klinecast.models import Backtest, BacktestEvent, Strategy
 
+_UNDER_WAY = (backtest_pb2.BACKTEST_STATE_QUEUED, backtest_pb2.BACKTEST_STATE_RUNNING)
 WATCHES = 100
 """On one connection; fewer than the streams a server takes (KLINECAST_LIMITS__MAX_CONCURRENT_STREAMS, 128)."""
 
@@ -90,7 +92,7 @@ class BacktestCalls:
     def _follow(
         self, from_last: Callable[[], Iterator[Any]], watch: pb.WatchBacktestRequest
     ) -> Iterator[BacktestEvent]:
-        for response in self._caller.resuming(from_last):
+        for response in self._caller.resuming(lambda: _whole(from_last())):
             event = response.event
             watch.backtest_id = event.backtest_id
             if event.heartbeat or event.sequence <= watch.after_sequence:
@@ -129,3 +131,13 @@ class BacktestCalls:
         """List the strategies the service can run."""
         response = self._caller.unary(self._stub.ListStrategies, pb.ListStrategiesRequest())
         return [convert.strategy(one) for one in response.strategies]
+
+
+def _whole(responses: Iterator[Any]) -> Iterator[Any]:
+    """Yield what a watch hears; one that something between ends as if all were told counts as cut."""
+    last = None
+    for response in responses:
+        last = response.event.state
+        yield response
+    if last in _UNDER_WAY:
+        raise Unavailable("the watch ended before the backtest")

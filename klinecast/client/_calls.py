@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from klinecast.errors import DeadlineExceeded, KlinecastError, Unauthenticated, 
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 0.5
 TENANT_KEY = "klinecast-tenant"
 
 
@@ -24,6 +25,11 @@ class Caller:
         self._tenant = tenant
         self._token = token or TokenFile(None)
         self.timeout_s = timeout_s
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Make no call again."""
+        self._closed.set()
 
     def metadata(self, tenant: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call; a tenant given here wins over the client's."""
@@ -45,11 +51,9 @@ class Caller:
                     raise away from None
                 raise
             except Unavailable as error:
-                if time.monotonic() + pause >= deadline:
+                if time.monotonic() + pause >= deadline or self._closed_within(pause):
                     raise
-                away = error
-                time.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                away, pause = error, min(2 * pause, _LONGEST_PAUSE_S)
 
     def stream(self, call: Callable[..., Any], request: object, *, tenant: str | None = None) -> Iterator[Any]:
         """Yield the messages of a server stream; an abandoned iterator cancels the call."""
@@ -96,7 +100,10 @@ class Caller:
                 if self._token.read() == token:
                     raise
             except Unavailable:
-                if time.monotonic() - silent_since >= self.timeout_s:
+                if time.monotonic() - silent_since >= self.timeout_s or self._closed_within(pause):
                     raise
-                time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _closed_within(self, pause_s: float) -> bool:
+        """Pause before the next try; tell whether the client was closed."""
+        return self._closed.wait(pause_s * random.uniform(0.5, 1.0))

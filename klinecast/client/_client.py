@@ -81,7 +81,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; calls under way end with Unavailable."""
+        self._caller.close()
         for channel in self._channels:
             channel.close()
 

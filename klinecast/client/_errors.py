@@ -22,6 +22,8 @@ _CLASSES: dict[grpc.StatusCode, type[errors.KlinecastError]] = {
     grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
     grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
     grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    # Nobody here cancels a call whose end is still awaited: a server that stops did (grpc#41785), or something between.
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
 

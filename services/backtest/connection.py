@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from services.runtime.database import libpq_url
+from services.runtime.database import cut_socket, libpq_url
 
+_ANSWER_S = 1.0
+"""What an answer may take beyond the time its statement may run."""
+_IDLE_CHECK_S = 0.5
+"""A connection that was idle longer is proven alive before it is used."""
 _OPTIONS = "-c timezone=UTC -c statement_timeout={statement_timeout_ms}"
 
 
@@ -18,6 +25,8 @@ class HealingConnection:
 
     def __init__(self, url: str, application_name: str, *, timeout_s: float, listen: str | None = None) -> None:
         """Describe it: timeout_s bounds a statement and what the network may swallow; listen is a NOTIFY channel."""
+        self._bound_s = timeout_s + _ANSWER_S
+        self._used_at = 0.0
         self._url = libpq_url(url)
         self._arguments: dict[str, Any] = {
             "application_name": application_name,
@@ -33,9 +42,12 @@ class HealingConnection:
 
     def run(self, statement: str, parameters: Mapping[str, object]) -> Sequence[DictRow]:
         """Return the rows of a statement; OperationalError when the database is away, and it may have run then."""
+        self._prove_alive()
         connection = self.open()
         try:
-            cursor = connection.execute(statement, parameters, prepare=True)
+            with _cut_after(connection, self._bound_s):
+                cursor = connection.execute(statement, parameters, prepare=True)
+            self._used_at = time.monotonic()
             return cursor.fetchall() if cursor.description else ()
         except psycopg.OperationalError:
             connection.close()
@@ -51,8 +63,9 @@ class HealingConnection:
                 self._url, autocommit=True, row_factory=dict_row, **self._arguments
             )
             if self._listen is not None:
-                connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(self._listen)))
-            self._connection = connection
+                with _cut_after(connection, self._bound_s):
+                    connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(self._listen)))
+            self._connection, self._used_at = connection, time.monotonic()
         return self._connection
 
     def take_notifications(self) -> Sequence[str]:
@@ -68,7 +81,35 @@ class HealingConnection:
             payloads.append(notify.extra.decode())
         return payloads
 
+    def _prove_alive(self) -> None:
+        """Close an idle connection that does not answer at once, so that the statement gets a new one."""
+        connection = self._connection
+        if connection is None or connection.closed or time.monotonic() - self._used_at < _IDLE_CHECK_S:
+            return
+        try:
+            with _cut_after(connection, _ANSWER_S):
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            connection.close()
+
     def close(self) -> None:
         """Close it."""
         if self._connection is not None:
             self._connection.close()
+
+
+@contextmanager
+def _cut_after(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Cut a connection that goes silent: neither the server's time-out nor TCP's tells of one behind a proxy."""
+
+    def cut() -> None:
+        with suppress(OSError, psycopg.Error):
+            cut_socket(connection.pgconn.socket)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -48,7 +48,7 @@ class Dispatcher:
     async def _dispatch_forever(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), REDELIVER_S)
+                await asyncio.wait_for(self._work.wait(), REDELIVER_S / 2)
             self._work.clear()
             try:
                 await self._dispatch()

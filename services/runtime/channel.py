@@ -27,6 +27,7 @@ def server_options(limits: LimitSettings) -> list[tuple[str, object]]:
         # The receive window does not grow by itself, so what callers upload and we have not read stays in their memory;
         # on loopback uploads are as fast with it as without (about 1 GB/s).
         ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_connection_age_ms", round(limits.connection_age_s * 1000)),
     ]
 
 

@@ -78,6 +78,11 @@ class LimitSettings(Section):
     """Streams of one tenant, up or down; refused beyond."""
     max_concurrent_streams: int = Field(default=128, ge=1)
     """Calls of one connection beyond it wait in the client; a client that floods is a queue so long to the others."""
+    connection_age_s: float = Field(default=300.0, ge=1)
+    """After it a client connects anew for further calls, what runs goes on: so replicas that came later are found.
+
+    Where it is shorter than nine tenths of prestop_seconds, not even callers that never try again see a restart.
+    """
     stream_stall_s: float = Field(default=60.0, gt=0)
     """A reader that takes nothing for so long while a message waits for it is ended."""
 

@@ -7,6 +7,7 @@ trying to cancel the query of a dead server.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -28,7 +29,7 @@ IDLE_CHECK_S = 1.0
 """A pooled connection that was idle longer is proven alive before it is used."""
 PING_TIMEOUT_S = 1.5
 OUTAGE_S = 3.0
-"""After so long without an answer to any ping, what still waits for the server is given up."""
+"""After so long without an answer to any ping, or since one went silent, what still waits is given up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +62,7 @@ class Database:
         self._pinger: DriverConnection | None = None
         self._ping_lock = asyncio.Lock()
         self._last_answer = time.monotonic()
+        self._last_silence = -math.inf
 
     @property
     def url(self) -> str:
@@ -121,7 +123,7 @@ class Database:
                 self._last_answer = time.monotonic()
             else:
                 await self._drop_pinger()
-                self._give_up_waiting()
+            self._give_up_waiting()
             return answered
 
     async def close(self) -> None:
@@ -138,8 +140,11 @@ class Database:
         try:
             if self._pinger is None:
                 self._pinger = await self._open_pinger()
-            with _cut_after(self._pinger, PING_TIMEOUT_S):
-                await self._pinger.execute("SELECT 1")
+            with _cut_after(self._pinger, PING_TIMEOUT_S) as cut:
+                try:
+                    await self._pinger.execute("SELECT 1")
+                finally:
+                    self._last_silence = time.monotonic() if cut.is_set() else self._last_silence
             return True
         except (psycopg.Error, OSError, TimeoutError):
             return False
@@ -156,8 +161,12 @@ class Database:
             await pinger.close()
 
     def _give_up_waiting(self) -> None:
+        """Cut what has waited for long while the server is away, or after our own connection to it went silent.
+
+        The others may have gone silent with it, and a new connection that answers says nothing of them.
+        """
         now = time.monotonic()
-        if now - self._last_answer < OUTAGE_S:
+        if now - self._last_answer < OUTAGE_S and now - self._last_silence > 2 * OUTAGE_S:
             return
         for scope in tuple(self._scopes):
             if now - scope.started >= OUTAGE_S:

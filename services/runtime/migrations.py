@@ -18,6 +18,8 @@ from services.runtime.database import sqlalchemy_url
 CONNECT_TIMEOUT_S = 2
 LOCK_TIMEOUT_MS = 120_000
 """How long one instance waits for another's migration."""
+TABLE_LOCK_TIMEOUT_MS = 3_000
+"""How long a migration waits for a table, and calls of the version that serves behind it; then it is tried again."""
 _IN_PROCESS = threading.Lock()
 """Alembic's `context` and `op` are module globals: one migration at a time per process."""
 
@@ -35,11 +37,17 @@ def migrate(url: str, schema: str, script_location: Path) -> None:
     """Bring the schema to the newest revision; any number of instances may call it at once. Blocks: use a thread."""
     with _IN_PROCESS, _connection(url) as connection, _schema_lock(connection, schema):
         connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        connection.execute(sa.text(f"SET lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
         connection.commit()
-        config = Config(attributes={"schema": schema, "connection": connection})
-        config.set_main_option("script_location", str(script_location).replace("%", "%%"))
-        config.set_main_option("path_separator", "os")
-        command.upgrade(config, "head")
+        command.upgrade(config_of(connection, schema, script_location), "head")
+
+
+def config_of(connection: sa.Connection, schema: str, script_location: Path) -> Config:
+    """Return what Alembic's commands take to work on one schema over a connection."""
+    config = Config(attributes={"schema": schema, "connection": connection})
+    config.set_main_option("script_location", str(script_location).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
 
 
 def run_env() -> None:
@@ -50,6 +58,7 @@ def run_env() -> None:
         connection=cast("sa.Connection", attributes["connection"]),
         version_table_schema=schema,
         include_schemas=True,
+        transaction_per_migration=True,  # an index made CONCURRENTLY ends the transaction of its own migration only
     )
     with context.begin_transaction():
         context.run_migrations()

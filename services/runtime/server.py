@@ -375,8 +375,11 @@ async def _stop(
     await health.stop()
     await asyncio.sleep(settings.shutdown.prestop_seconds)
     runtime.shutdown.set()
-    await calls.drain(settings.shutdown.drain_seconds)
+    drain_s = settings.shutdown.drain_seconds
+    leaving = asyncio.create_task(server.stop(drain_s + STOP_GRACE_S))  # clients are told to go elsewhere
+    await calls.drain(drain_s)
     await server.stop(STOP_GRACE_S)
+    await leaving
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

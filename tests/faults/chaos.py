@@ -23,7 +23,7 @@ from services.local.postgres import PostgresServer
 from services.runtime.database import libpq_url
 from tests.broker import Broker
 from tests.factories import make_config
-from tests.faults.history import Final, History, Submit, Verdict, check, digest, read_final
+from tests.faults.history import Final, History, Submit, Verdict, check, digest, read_final, wait_until_quiet
 from tests.suite import Suite
 
 RESTART_S, KILL_S = (5.0, 40.0), (5.0, 20.0)
@@ -107,7 +107,7 @@ class Chaos:
 
     def _load(self, configs: Mapping[str, BacktestConfig], backtests: int, per_s: float) -> None:
         begun, choices = time.monotonic(), random.Random(self._seed + 1)
-        with ThreadPoolExecutor(4) as submitters, ThreadPoolExecutor(8) as watchers, self._new_client() as client:
+        with self._new_client() as client, ThreadPoolExecutor(8) as watchers, ThreadPoolExecutor(4) as submitters:
             for number in range(backtests):
                 time.sleep(max(0.0, begun + number / per_s - time.monotonic()))
                 name, is_watched = choices.choice(list(configs)), choices.random() < WATCHED
@@ -204,11 +204,8 @@ class Chaos:
 
     def _calm_down(self, configs: set[str]) -> tuple[Final, Mapping[int, int]]:
         """Wait until nothing waits or runs any more, and read what there is."""
-        deadline = time.monotonic() + _QUIET_S
-        query = "SELECT count(*) FROM backtest.backtests WHERE state IN ('QUEUED', 'RUNNING')"
+        wait_until_quiet(self._url, _QUIET_S)
         with psycopg.connect(libpq_url(self._url), autocommit=True) as connection:
-            while connection.execute(query).fetchone() != (0,) and time.monotonic() < deadline:
-                time.sleep(0.2)
             counted = connection.execute("SELECT attempt, count(*) FROM backtest.backtests GROUP BY attempt").fetchall()
         with self._suite.client(timeout_s=_CALL_S) as client:
             return read_final(self._url, client), dict(counted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,15 @@ def check(history: History, final: Final, expected: Mapping[str, str]) -> Verdic
         if heard != [sequence for sequence, _ in final.events.get(backtest_id, ())]:
             verdict.doubled.append(f"a watcher of {backtest_id} heard {heard}")
     return verdict
+
+
+def wait_until_quiet(url: str, seconds: float) -> None:
+    """Wait until nothing waits or runs any more, or the time is over."""
+    deadline = time.monotonic() + seconds
+    query = "SELECT count(*) FROM backtest.backtests WHERE state IN ('QUEUED', 'RUNNING')"
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        while connection.execute(query).fetchone() != (0,) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
 
 def read_final(url: str, client: Client) -> Final:

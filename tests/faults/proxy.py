@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that cuts connections, after a number of bytes or at once."""
+"""A TCP proxy on loopback that cuts connections, after a number of bytes or at once, or lets them go silent."""
 
 from __future__ import annotations
 
@@ -7,20 +7,48 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import psycopg
+
+from services.runtime.database import libpq_url
 
 _CHUNK = 16_384
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 
 
+@dataclass(eq=False, slots=True)
+class _Pair:
+    """A connection of a client and ours to the target; each direction flows while its event is set."""
+
+    client: socket.socket
+    server: socket.socket
+    to_client: threading.Event = field(default_factory=threading.Event)
+    to_server: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.heal()
+
+    def heal(self) -> None:
+        self.to_client.set()
+        self.to_server.set()
+
+    @property
+    def ends(self) -> tuple[socket.socket, socket.socket]:
+        return self.client, self.server
+
+
 class Proxy:
-    """Forwards to a target that may change; counts what it cut."""
+    """Forwards to a target that may change, host:port or the path of a Unix socket; counts what it cut."""
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.cuts = 0
         self._left: int | None = None
         self._lock = threading.Lock()
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._taking = threading.Event()
+        self._taking.set()
+        self._pairs: set[_Pair] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -38,13 +66,44 @@ class Proxy:
             pairs, self._pairs = self._pairs, set()
         self.cuts += bool(pairs)
         for pair in pairs:
-            for end in pair:
+            pair.heal()
+            for end in pair.ends:
                 with contextlib.suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                     end.shutdown(socket.SHUT_RDWR)
 
+    def swallow(self, *, to_client: bool = True, to_server: bool = True, new: bool = False) -> int:
+        """Let what connections carry disappear, neither end being told; return how many. new: later ones hang too."""
+        with self._lock:
+            pairs = tuple(self._pairs)
+        if new:
+            self._taking.clear()
+        for pair in pairs:
+            for swallowed, flowing in ((to_client, pair.to_client), (to_server, pair.to_server)):
+                if swallowed:
+                    flowing.clear()
+        return len(pairs)
+
+    def heal(self) -> None:
+        """Forward again, first what was held back."""
+        self._taking.set()
+        with self._lock:
+            pairs = tuple(self._pairs)
+        for pair in pairs:
+            pair.heal()
+
+    def ports(self) -> set[int]:
+        """Return the ports of our ends of the connections to the target."""
+        with self._lock:
+            return {pair.server.getsockname()[1] for pair in self._pairs}
+
+    def pick(self) -> str | None:
+        """Return where the next connection goes; None refuses it."""
+        return self.target
+
     def close(self) -> None:
         """Stop listening, cut everything, wait for the threads."""
+        self._taking.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
@@ -63,35 +122,47 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            host, _, port = self.target.rpartition(":")
-            try:
-                server = socket.create_connection((host, int(port)), timeout=5)
-            except OSError:
+            self._taking.wait()
+            server = self._connect()
+            if server is None:
                 client.close()
                 continue
-            server.settimeout(None)
-            pair = (client, server)
+            pair = _Pair(client, server)
             with self._lock:
                 self._pairs.add(pair)
-            self._start(self._forward, server, client, pair, True)
-            self._start(self._forward, client, server, pair, False)
+            self._start(self._forward, pair, True)
+            self._start(self._forward, pair, False)
 
-    def _forward(
-        self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket], counted: bool
-    ) -> None:
+    def _connect(self) -> socket.socket | None:
+        target = self.pick()
+        if target is None:
+            return None
+        try:
+            server = _dial(target)
+        except OSError:
+            return None
+        server.settimeout(None)
+        return server
+
+    def _forward(self, pair: _Pair, to_client: bool) -> None:
+        source, sink = (pair.server, pair.client) if to_client else (pair.client, pair.server)
+        flowing = pair.to_client if to_client else pair.to_server
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
-                kept = self._allow(len(data)) if counted else len(data)
+                flowing.wait()
+                kept = self._allow(len(data)) if to_client else len(data)
                 sink.sendall(data[:kept])
                 if kept < len(data):
                     self.cut()
+        flowing.wait()  # an end of one side is news to the other
         with self._lock:
             self._pairs.discard(pair)
-        for end in pair:
+        pair.heal()
+        for end in pair.ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        if counted:  # the other direction ends with this one; its last use of the sockets is a failed call
-            for end in pair:
+        if to_client:  # the other direction ends with this one; its last use of the sockets is a failed call
+            for end in pair.ends:
                 end.close()
 
     def _allow(self, size: int) -> int:
@@ -103,6 +174,15 @@ class Proxy:
             return kept
 
 
+def _dial(target: str) -> socket.socket:
+    if target.startswith("/"):
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(target)
+        return server
+    host, _, port = target.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=5)
+
+
 @contextlib.contextmanager
 def proxy_to(target: str) -> Iterator[Proxy]:
     """Yield a proxy; nothing of it is left at the end."""
@@ -111,3 +191,14 @@ def proxy_to(target: str) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextlib.contextmanager
+def proxy_to_database(url: str) -> Iterator[tuple[Proxy, str]]:
+    """Yield a proxy to the server of a database URL, and the URL of the same database through it."""
+    with psycopg.connect(libpq_url(url)) as connection:
+        found = connection.info
+        socket_path = f"{found.host}/.s.PGSQL.{found.port}"
+        user, name = found.user, found.dbname
+    with proxy_to(socket_path) as proxy:
+        yield proxy, f"postgresql://{user}@{proxy.address}/{name}"

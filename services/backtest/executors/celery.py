@@ -10,6 +10,8 @@ from services.backtest.executors.broker import TASK, make_celery
 from services.backtest.jobs import REDELIVER_S
 from services.runtime.logs import get_logger
 
+_RETRY_S = 0.25
+
 
 class CeleryExecutor:
     """Workers elsewhere run what is published; how many there are they say in Postgres."""
@@ -41,11 +43,19 @@ class CeleryExecutor:
 
     def _publish_forever(self) -> None:
         while (one := self._waiting.get()) is not None:
-            since, backtest_id = one
-            if time.monotonic() - since > REDELIVER_S:
-                continue  # it is delivered anew by now
+            self._publish(*one)
+        self._app.close()
+
+    def _publish(self, since: float, backtest_id: str) -> None:
+        """Try until it is published or, the broker being away, the row is delivered anew."""
+        problem = None
+        while time.monotonic() - since < REDELIVER_S:
             try:
                 self._app.send_task(TASK, (backtest_id,), retry=False)
-            except Exception as error:  # the broker is away; the row is delivered again after a while
-                self._log.warning("publish_failed", backtest_id=backtest_id, problem=type(error).__name__)
-        self._app.close()
+            except Exception as error:
+                problem = type(error).__name__
+                time.sleep(_RETRY_S)
+            else:
+                return
+        if problem is not None:
+            self._log.warning("publish_failed", backtest_id=backtest_id, problem=problem)

@@ -10,6 +10,9 @@ import uuid
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from kombu.connection import Connection
 from prometheus_client import CollectorRegistry
 
 from services.backtest.executors.base import Finished
@@ -22,6 +25,8 @@ from services.runtime.lifecycle import give_up_privileges, stop_with_supervisor,
 from services.runtime.logs import configure_logging, get_logger
 from services.runtime.metrics import new_registry, start_metrics_server
 
+_RECONNECT_S = 0.5
+"""Between two tries to reach a broker that is away."""
 _LOG = get_logger("consumer")
 
 
@@ -77,6 +82,21 @@ def run(*, shows_settings: bool = False) -> int:
         _LOG.info("stopped")
 
 
+class _Consumer(Consumer):  # type: ignore[misc]
+    """Celery's, whose pauses between tries to connect do not grow to half a minute."""
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Try until the broker is there or the worker is told to stop."""
+        conn.ensure_connection(  # type: ignore[no-untyped-call]
+            lambda error, _: _LOG.debug("broker_away", problem=type(error).__name__),
+            interval_start=_RECONNECT_S,
+            interval_step=0,
+            interval_max=_RECONNECT_S,
+            callback=state.maybe_shutdown,
+        )
+        return conn
+
+
 def _consume(app: Celery, pool: WorkerPool, freed: Bell) -> int:
     @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run_backtest(backtest_id: str) -> None:
@@ -95,6 +115,7 @@ def _consume(app: Celery, pool: WorkerPool, freed: Bell) -> int:
             consumer.hub.add_reader(freed.fd, freed.quiet)
 
     app.steps["consumer"].add(TakeWhenIdle)
+    app.conf.worker_consumer = _Consumer
     worker = app.Worker(pool="solo", without_gossip=True, without_mingle=True, loglevel="WARNING", quiet=True)
     worker.start()
     return int(worker.exitcode or 0)

@@ -81,8 +81,8 @@ class WorkerPool:
         self._log = get_logger("pool")
 
     def start(self) -> None:
-        """Start the workers and one spare."""
-        self._spawn_at = [0.0] * (self._size + 1)
+        """Start the workers and one spare; none where there is to be none."""
+        self._spawn_at = [0.0] * (self._size + 1 if self._size else 0)
         for thread in self._threads:
             thread.start()
 
@@ -114,6 +114,8 @@ class WorkerPool:
             idle = [worker for worker in self._workers if worker.delivered is None]
             for worker in idle:
                 self._send(worker, Stop())
+                if not worker.ready:  # it would hear of it only once it has started
+                    worker.process.kill()
         self._keep_now.ring()
         self._wait_gone(grace_s, lambda worker: worker.delivered is not None)
         self._wait_gone(_FLUSH_S, lambda worker: worker.delivered is None)

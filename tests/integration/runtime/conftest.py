@@ -65,6 +65,7 @@ class EchoApp:
             "WrongAnswer": unary(self.wrong_answer, *codec),
             "Sleep": unary(self.sleep, *codec),
             "Word": unary(self.word, *codec),
+            "Query": unary(self.query, *codec),
             "Count": stream(self.count, *codec),
             "Watch": stream(self.watch, *codec),
             "Stubborn": stream(self.stubborn, *codec),
@@ -106,6 +107,12 @@ class EchoApp:
         async with self.runtime.database.connect() as connection:
             word = (await connection.execute(sa.text("SELECT word FROM echo.words"))).scalar_one()
         return StringValue(value=word)
+
+    async def query(self, request: StringValue, context: Any) -> StringValue:
+        """Ask the database for what takes it a minute."""
+        async with self.runtime.database.connect() as connection:
+            await connection.execute(sa.text("SELECT pg_sleep(60)"))
+        return request
 
     async def count(self, request: StringValue, context: Any) -> AsyncIterator[StringValue]:
         """Send three words, then fail when asked to."""

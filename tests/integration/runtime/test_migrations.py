@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +58,23 @@ def test_failed_migration_leaves_nothing_and_can_be_repeated(empty_database_url:
         with pytest.raises(sa.exc.ProgrammingError):
             migrate(empty_database_url, "echo", LOCATION)
         connection.execute("DROP TABLE echo.words")
+    migrate(empty_database_url, "echo", LOCATION)
+    assert words(empty_database_url) == ["kline"]
+
+
+def test_a_migration_that_waits_for_a_table_gives_up_soon(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits, all who come after it for that table wait too."""
+    monkeypatch.setattr("services.runtime.migrations.TABLE_LOCK_TIMEOUT_MS", 200)
+    with psycopg.connect(empty_database_url) as reader:
+        reader.execute("CREATE SCHEMA echo; CREATE TABLE echo.alembic_version (version_num varchar(32) PRIMARY KEY)")
+        reader.commit()
+        reader.execute("LOCK TABLE echo.alembic_version IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        with pytest.raises(sa.exc.OperationalError):
+            migrate(empty_database_url, "echo", LOCATION)
+        assert time.monotonic() - started < 5
     migrate(empty_database_url, "echo", LOCATION)
     assert words(empty_database_url) == ["kline"]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import psycopg
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
@@ -23,11 +24,13 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
+from services.local.postgres import PostgresServer
 from services.runtime.app import Runtime
 from services.runtime.config import DatabaseSettings, LimitSettings, RuntimeSettings, SettingsError, ShutdownSettings
 from services.runtime.migrations import Migrations
 from services.runtime.server import RunningServer, StartError
 from services.runtime.server import serve as serve_until_signal
+from tests.faults.proxy import proxy_to_database
 
 SERVICE = "klinecast.test.EchoService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -108,6 +111,47 @@ async def test_without_database_alive_but_not_ready(serve: Serve) -> None:
         states += [(await check(health_pb2.HealthCheckRequest(service=name))).status for name in ("", SERVICE)]
         assert states == [SERVING, NOT_SERVING, NOT_SERVING]
         assert await reason_of_end(open_stream(channel, "Count")) == "DATABASE_UNAVAILABLE"
+
+
+async def test_d7_a_server_without_its_database_is_ready_soon_after_that_comes(
+    serve: Serve, restartable_postgres: PostgresServer
+) -> None:
+    await asyncio.to_thread(restartable_postgres.kill)
+    async with serve(restartable_postgres.url()) as server, grpc.aio.insecure_channel(server.target) as channel:
+        assert await health_of(channel, "liveness", wanted=SERVING) == SERVING
+        check = health_pb2_grpc.HealthStub(channel).Check
+        assert (await check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+        await asyncio.to_thread(restartable_postgres.start)
+        returned = time.monotonic()
+        assert await health_of(channel, "", wanted=SERVING) == SERVING
+        assert time.monotonic() - returned < 3
+
+
+@pytest.mark.parametrize("link_is_dead", [False, True])
+async def test_d10_a_query_does_not_hold_up_the_stop(serve: Serve, empty_database_url: str, link_is_dead: bool) -> None:
+    with proxy_to_database(empty_database_url) as (proxy, url):
+        async with serve(url, shutdown=ShutdownSettings(drain_seconds=0.5)) as server:
+            channel = grpc.aio.insecure_channel(server.target)
+            await server.runtime.migrated.wait()
+            query = channel.unary_unary(f"/{SERVICE}/Query", None, StringValue.FromString)(b"")
+            await asyncio.to_thread(wait_for_query, empty_database_url)
+            if link_is_dead:
+                proxy.swallow(new=True)
+            started = time.monotonic()
+        stopped_s = time.monotonic() - started
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await query
+        await channel.close()
+    print(f"\nstopped after {stopped_s:.1f} s")
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert stopped_s < (0.5 + 12 if link_is_dead else 3)
+
+
+def wait_for_query(url: str) -> None:
+    """Return once somebody's pg_sleep runs."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        while not connection.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone():
+            continue
 
 
 async def test_streams_and_health_watches_end_at_once_at_shutdown(serve: Serve, empty_database_url: str) -> None:
