@@ -20,7 +20,7 @@ from klinecast.convert.backtest import config_to_proto
 from klinecast.models import Backtest, BacktestEvent, Strategy
 
 WATCHES = 100
-"""On one connection; fewer than the streams a server takes (KLINECAST_LIMITS__MAX_CONCURRENT_STREAMS, 128)."""
+"""On one connection; fewer than the streams a server takes (KLINECAST_LIMITS__MAX_CONCURRENT_STREAMS, 256)."""
 
 
 class WatchStubs:
