@@ -22,7 +22,7 @@ from klinecast.models import Backtest, BacktestEvent, Strategy
 
 _UNDER_WAY = (backtest_pb2.BACKTEST_STATE_QUEUED, backtest_pb2.BACKTEST_STATE_RUNNING)
 WATCHES = 100
-"""On one connection; fewer than the streams a server takes (KLINECAST_LIMITS__MAX_CONCURRENT_STREAMS, 128)."""
+"""On one connection; fewer than the streams a server takes (KLINECAST_LIMITS__MAX_CONCURRENT_STREAMS, 256)."""
 
 
 class WatchStubs:

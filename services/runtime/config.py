@@ -76,7 +76,7 @@ class LimitSettings(Section):
     """How many of those run at once; they rest between calls while other tenants call too."""
     tenant_max_streams: int = Field(default=2000, ge=1)
     """Streams of one tenant, up or down; refused beyond."""
-    max_concurrent_streams: int = Field(default=128, ge=1)
+    max_concurrent_streams: int = Field(default=256, ge=1)
     """Calls of one connection beyond it wait in the client; a client that floods is a queue so long to the others."""
     connection_age_s: float = Field(default=300.0, ge=1)
     """After it a client connects anew for further calls, what runs goes on: so replicas that came later are found.

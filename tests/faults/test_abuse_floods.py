@@ -1,10 +1,13 @@
-"""C11, C13, C14, H12 in short, on a machine that does other things too; `make test-abuse` has the figures.
+"""C11, C13, C14, H12 in short: what is refused, and that another tenant is served.
+
+How long the other waits is printed only: a machine that runs tests does other things too. `make test-abuse` judges it.
 
 C2 and the end of a stalled reader stand in tests/integration/data/test_data_stalled.py, C20 in test_server_errors.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -16,11 +19,11 @@ from tests.suite import Suite
 @pytest.fixture(scope="module")
 def floods(suite: Suite) -> Iterator[Floods]:
     with suite.client(tenant="victim") as victim, suite.client(tenant="attacker") as attacker:
-        yield Floods(suite, victim, attacker, seconds=1.5, times=5, floor_ms=150)
+        yield Floods(suite, victim, attacker, seconds=1.5, floor_ms=math.inf)
 
 
 def test_a_cancel_passes_more_watches_than_a_connection_has_streams(floods: Floods) -> None:
-    row = floods.cancel_behind_watches(200)
+    row = floods.cancel_behind_watches(300)
     print(f"\n{row}")
     assert row.held, row
 

@@ -41,7 +41,7 @@ def _rows(suite: Suite, options: argparse.Namespace) -> Iterator[Row]:
         steps = {
             "G": lambda: [*inputs.bombs(suite), inputs.garbage(suite), *inputs.heavy(suite)],
             "control": lambda: [floods.elsewhere(4_000)],
-            "C10": lambda: [floods.memory_of_cancels(10_000)],
+            "C10": lambda: [floods.memory_of_cancels(40_000)],
             "C11": lambda: [floods.open_and_cancel(4_000, linger_s) for linger_s in (0.0, 0.02)],
             "C13": lambda: [floods.cancel_behind_watches(100), floods.cancel_behind_watches(1_500)],
             "C14": lambda: [floods.mute(300)],

@@ -60,12 +60,13 @@ class Floods:
     def unary(self, per_second: int, *, same_method: bool) -> Row:
         """Call far more often than the service can answer."""
         request = data_pb.GetSeriesRequest(series=series_to_proto(self._stored())).SerializeToString()
-        flood = Flood(self.suite.target("data"), f"{_DATA}/GetSeries", request, per_second)
+        flood = Flood(self.suite.target("data"), f"{_DATA}/GetSeries", request, per_second, connections=2)
         victim = "the same method" if same_method else "another method"
-        return self._row(
+        row = self._row(
             "flood", f"{per_second:,} calls/s; the victim calls {victim}", flood,
             self.get_series if same_method else self.list_series,
         )  # fmt: skip
+        return self._with_refusals(row, "data", "GetSeries")
 
     def open_and_cancel(self, per_second: int, linger_s: float) -> Row:
         """Open streams and cancel them, at once or when their handlers are at work."""
@@ -94,11 +95,14 @@ class Floods:
         row = self._row(
             "H12", f"{count:,} watches opened", flood, lambda: self.victim.get_backtest(mine), settle_s=count / 500
         )
-        page = urllib.request.urlopen(f"http://{self.suite.metrics('backtest')}/metrics", timeout=5).read().decode()
-        refused = re.search(
-            r'handled_total\{grpc_code="RESOURCE_EXHAUSTED",grpc_method="WatchBacktest".*\} (\S+)', page
-        )
         self.attacker.cancel_backtest(backtest_id)
+        return self._with_refusals(row, "backtest", "WatchBacktest")
+
+    def _with_refusals(self, row: Row, service: str, method: str) -> Row:
+        """Say to how many calls of a method the service said that it is too much; none is a fault."""
+        page = urllib.request.urlopen(f"http://{self.suite.metrics(service)}/metrics", timeout=5).read().decode()
+        labels = f'grpc_code="RESOURCE_EXHAUSTED",grpc_method="{method}"'
+        refused = re.search(rf"handled_total\{{{labels}.*\}} (\S+)", page)
         seen = f"RESOURCE_EXHAUSTED to {float(refused[1]):.0f}" if refused else "none refused"
         return dataclasses.replace(row, seen=seen, held=row.held and refused is not None)
 
@@ -113,7 +117,7 @@ class Floods:
         asked = f"{done['opened']:,} opened, the client's CPU {done['cpu_s']} s"
         figure = f"{meanwhile} (quiet {quiet.p50_ms:.1f}, {quiet.p99_ms:.1f}; {asked})"
         held = happened and meanwhile.failed == 0 and meanwhile.p99_ms <= most_ms
-        return Row(row, injected, "RESOURCE_EXHAUSTED beyond the bounds", figure, f"p99 <= {most_ms:.1f} ms", held)
+        return Row(row, injected, "CANCELLED", figure, f"p99 <= {most_ms:.1f} ms", held)
 
     def _stream_request(self) -> bytes:
         end_ms = START_MS + KLINES * HOUR_MS
@@ -214,8 +218,9 @@ class Floods:
         latency = measure(lambda: self.victim.cancel_backtest(watched), self.seconds)
         for watch in watches:
             watch.close()
-        held = latency.p99_ms <= 200 and latency.failed == 0
-        return Row("C13", f"Cancel behind {count:,} watches", "OK", str(latency), "p99 <= 200 ms", held)
+        most_ms = max(200.0, self.floor_ms)
+        held = latency.p99_ms <= most_ms and latency.failed == 0
+        return Row("C13", f"Cancel behind {count:,} watches", "OK", str(latency), f"p99 <= {most_ms:g} ms", held)
 
 
 @contextlib.contextmanager
