@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +33,8 @@ Plant = Callable[[Objects], object]
 
 @pytest.fixture(scope="module")
 def built() -> Objects:
-    if find_tool("kubectl") is None:
-        pytest.skip("kubectl is not installed: make k8s-check installs it")
+    if find_tool("kubectl") is None or importlib.util.find_spec("kubernetes_validate") is None:
+        pytest.skip("kubectl and kubernetes-validate are not installed: make k8s-check installs them")
     return build_overlay("production")
 
 

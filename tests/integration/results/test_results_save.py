@@ -10,7 +10,7 @@ import pytest
 
 from klinecast.api.results.v1 import results_service_pb2 as pb
 from klinecast.api.results.v1.results_service_pb2_grpc import ResultsServiceStub
-from klinecast.client import Client
+from klinecast.client import Client, Security
 from klinecast.client._channel import open_channel
 from klinecast.errors import Aborted, InvalidArgument, NotFound
 from tests.results import Replica, make_equity, make_header, make_trades, save
@@ -68,7 +68,7 @@ def test_late_saves_of_a_deleted_result_are_refused(client: Client) -> None:
 
 def test_a_save_that_is_cut_leaves_nothing(client: Client, replica: Replica, database: psycopg.Connection) -> None:
     header = make_header(rows=(0, 300_000))
-    stub = ResultsServiceStub(open_channel(replica.service.target, ()))
+    stub = ResultsServiceStub(open_channel(replica.service.target, Security(), ()))
 
     def requests():
         yield pb.SaveResultRequest(begin=pb.SaveResultBegin(header=header, fence=1))
