@@ -16,9 +16,9 @@ from tests.faults.recovery import AWAY, RECOVERED_S
 from tests.faults.recovery import measure as measure_recovery
 
 BACKTESTS, PER_S, HASTE = 120, 4.0, 3.0
+WORKERS = 2
 HELD = 3 * (8 + 2) + 2 * (WORKERS + 1)
 """Connections at rest, at most: a pool, a probe and a listener for each service; keepers, workers and their spare."""
-WORKERS = 2
 
 
 @pytest.fixture(scope="module", params=EXECUTORS)
