@@ -1,4 +1,4 @@
-"""An overlay on this machine: its containers as processes, with the environment, the Secrets and the probes of their pods.
+"""An overlay on this machine: its containers as processes, with their environment, their Secrets and their probes.
 
 What a cluster adds is taken away again: addresses become free ports of loopback, mounted Secrets folders of a test.
 """
