@@ -61,8 +61,12 @@ class Container:
         """Ask it to end as a kubelet does; return its exit code, that of SIGKILL when its grace is over."""
         slept = self.spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         self.process.send_signal(signal.SIGTERM)
+        return self.await_end(self.pod.spec["terminationGracePeriodSeconds"] - slept)
+
+    def await_end(self, timeout_s: float = _JOB_S) -> int:
+        """Wait for its end, kill it after the time it has; return its exit code."""
         try:
-            return self.process.wait(self.pod.spec["terminationGracePeriodSeconds"] - slept)
+            return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
@@ -85,7 +89,7 @@ class Emulation:
         for pod in self._pods("Job"):
             for spec in pod.containers:
                 container = self._start(pod, spec)
-                assert container.process.wait(_JOB_S) == 0, container.log[-3000:]
+                assert container.await_end() == 0, container.log[-3000:]
 
     def start(self) -> None:
         """Start the Deployments and wait until all their probes succeed."""
