@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.k8s import cluster, pods
+from tests.k8s import cluster, pods, trust
 from tests.k8s.compose import check_compose, load_compose
 from tests.k8s.monitoring import (
     OPERATIONS,
@@ -37,6 +37,7 @@ CHECKS: dict[str, Check] = {
     "models of the operators' kinds": check_operators,
     **pods.CHECKS,
     **cluster.CHECKS,
+    **trust.CHECKS,
 }
 
 

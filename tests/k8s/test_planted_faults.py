@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.k8s import cluster, pods
+from tests.k8s import cluster, pods, trust
 from tests.k8s.compose import check_compose, load_compose
 from tests.k8s.monitoring import (
     OPERATIONS,
@@ -182,6 +182,15 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
             lambda o: spec(o, "NetworkPolicy", "from-callers")["ingress"][0].update(ports=[{"port": 1}]),
         ),
     ],
+    "files of settings are mounted": [
+        ("tls.pem", lambda o: settings(o).update(KLINECAST_TLS__CERTIFICATE_FILE="/etc/klinecast/tls/tls.pem")),
+        ("klinecast-worker: KLINECAST_CLIENT__TOKEN_FILE", lambda o: container(o, "worker")["volumeMounts"].pop()),
+    ],
+    "the suite may call itself": [
+        ("klinecast-worker: calls", lambda o: settings(o).pop("KLINECAST_CLIENT__CERTIFICATE_FILE")),
+        ("KLINECAST_CLIENT__CA_FILE", lambda o: settings(o).pop("KLINECAST_CLIENT__CA_FILE")),
+        ("KLINECAST_CLIENT__TOKEN_FILE", lambda o: settings(o).pop("KLINECAST_CLIENT__TOKEN_FILE")),
+    ],
     "schemas of Kubernetes": [
         ("Deployment klinecast-data", lambda o: container(o).update(imagePullPolice="Always")),
         ("Service klinecast-data", lambda o: spec(o, "Service", "data")["ports"][0].update(port="grpc")),
@@ -196,6 +205,7 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
 CHECKS = {
     **pods.CHECKS,
     **cluster.CHECKS,
+    **trust.CHECKS,
     "schemas of Kubernetes": check_kubernetes,
     "models of the operators' kinds": check_operators,
 }
