@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -51,7 +53,7 @@ from services.runtime.tracing import configure_tracing
 
 RETRY_S = 1.0
 MIGRATE_WAIT_S = 300.0
-"""How long `--migrate` waits for a database that is away, and for a migration that another process runs."""
+"""How long `--migrate` tries again while the database is away or its tables are locked; what runs is never cut off."""
 STOP_GRACE_S = 1.0
 """After the drain: what the last statuses have to leave the socket."""
 _LOG = get_logger(__name__)
@@ -105,7 +107,7 @@ def run(
             return
         _configure_process(service, settings)
         if asked.migrate:
-            asyncio.run(_migrate_only(settings, migrations))
+            asyncio.run(bring_up_to_date(settings, migrations))
             return
         asyncio.run(serve(service, settings, build_app, migrations=migrations))
     except SettingsError as error:
@@ -126,6 +128,14 @@ async def serve(
         await server.wait(stop)
         _LOG.info("stopping")
     _LOG.info("stopped")
+
+
+async def bring_up_to_date(
+    settings: RuntimeSettings, migrations: Migrations | None, *, wait_s: float = MIGRATE_WAIT_S
+) -> None:
+    """Run the migrations and nothing else; StartError when they cannot be run for so long, or fail."""
+    await _migrate(libpq_url(settings.database.url.get_secret_value()), migrations, wait_s)
+    _LOG.info("migrated")
 
 
 @asynccontextmanager
@@ -163,15 +173,6 @@ def _parse(service: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--show-settings", action="store_true", help="print the settings, secrets masked, and exit")
     parser.add_argument("--migrate", action="store_true", help="bring the tables up to date and exit")
     return parser.parse_args(arguments)
-
-
-async def _migrate_only(settings: RuntimeSettings, migrations: Migrations | None) -> None:
-    url = libpq_url(settings.database.url.get_secret_value())
-    try:
-        async with asyncio.timeout(MIGRATE_WAIT_S):
-            await _migrate(url, migrations)
-    except TimeoutError:
-        raise StartError(f"KLINECAST_DATABASE__URL: the database did not answer for {MIGRATE_WAIT_S:g} s") from None
 
 
 def _configure_process(service: str, settings: RuntimeSettings) -> None:
@@ -343,11 +344,12 @@ def _announce(settings: RuntimeSettings, host: str, ports: dict[str, int]) -> No
 
 
 async def _prepare(runtime: Runtime, migrations: Migrations | None) -> None:
-    await _migrate(runtime.database.url, migrations)
+    await _migrate(runtime.database.url, migrations, math.inf)
     runtime.migrated.set()
 
 
-async def _migrate(url: str, migrations: Migrations | None) -> None:
+async def _migrate(url: str, migrations: Migrations | None, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
     while migrations is not None:
         try:
             await in_daemon_thread(partial(migrate, url, migrations.schema, migrations.script_location))
@@ -356,8 +358,15 @@ async def _migrate(url: str, migrations: Migrations | None) -> None:
             if not is_database_away(error):
                 _LOG.error("migration_failed", schema=migrations.schema, exc_info=error)
                 raise StartError(f"the migrations of schema {migrations.schema} failed; the log says why") from None
-            _LOG.warning("migration_waits_for_database", schema=migrations.schema, error=type(error).__name__)
+            if time.monotonic() >= deadline:
+                raise StartError(f"KLINECAST_DATABASE__URL: no migration in {wait_s:g} s: {_cause(error)}") from None
+            _LOG.warning("migration_waits_for_database", schema=migrations.schema, error=_cause(error))
         await asyncio.sleep(RETRY_S)
+
+
+def _cause(error: Exception) -> str:
+    """Return the driver's name of what went wrong: a database that is away and a lock are different errands."""
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 async def _follow(health: Health, runtime: Runtime, app: App) -> None:

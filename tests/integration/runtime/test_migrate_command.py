@@ -2,24 +2,71 @@
 
 import subprocess
 import sys
+import time
 
 import psycopg
 import pytest
 
+from services.local.postgres import PostgresServer
 from services.local.process import with_variables
+from services.runtime.config import DatabaseSettings, RuntimeSettings
 from services.runtime.database import libpq_url
+from services.runtime.server import StartError, bring_up_to_date
+from tests.integration.runtime.conftest import MIGRATIONS
+
+
+def start(service: str, url: str) -> "subprocess.Popen[str]":
+    command = with_variables(
+        {"KLINECAST_DATABASE__URL": url}, [sys.executable, "-m", f"services.{service}", "--migrate"]
+    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def count_tables(url: str, schema: str) -> int:
+    with psycopg.connect(libpq_url(url)) as connection:
+        query = "SELECT count(*) FROM information_schema.tables WHERE table_schema = %s"
+        return (connection.execute(query, (schema,)).fetchone() or [0])[0]
 
 
 @pytest.mark.parametrize("service", ["data", "backtest", "results"])
 def test_it_brings_the_tables_and_ends(empty_database_url: str, service: str) -> None:
-    def migrate() -> subprocess.CompletedProcess[str]:
-        variables = {"KLINECAST_DATABASE__URL": empty_database_url}
-        command = with_variables(variables, [sys.executable, "-m", f"services.{service}", "--migrate"])
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
     for _ in range(2):  # the second finds nothing to do
-        done = migrate()
-        assert done.returncode == 0, done.stderr
-    with psycopg.connect(libpq_url(empty_database_url)) as connection:
-        query = "SELECT count(*) FROM information_schema.tables WHERE table_schema = %s"
-        assert (connection.execute(query, (service,)).fetchone() or [0])[0] > 2
+        process = start(service, empty_database_url)
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0, log
+    assert count_tables(empty_database_url, service) > 2
+
+
+def test_it_waits_for_a_database_that_comes_later(restartable_postgres: PostgresServer) -> None:
+    url = restartable_postgres.url("postgres")
+    restartable_postgres.stop()
+    process = start("results", url)
+    assert process.stderr is not None
+    assert "migration_waits_for_database" in process.stderr.readline()
+    restartable_postgres.start()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert count_tables(url, "results") > 2
+
+
+async def test_it_gives_up_where_there_is_no_database() -> None:
+    settings = RuntimeSettings(database=DatabaseSettings(url="postgresql://nobody@127.0.0.1:1/nothing"))
+    began = time.monotonic()
+    with pytest.raises(StartError, match=r"KLINECAST_DATABASE__URL: no migration in 0.5 s: OperationalError"):
+        await bring_up_to_date(settings, MIGRATIONS, wait_s=0.5)
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+async def test_a_migration_that_runs_is_not_cut_off(empty_database_url: str) -> None:
+    settings = RuntimeSettings(database=DatabaseSettings(url=empty_database_url))
+    await bring_up_to_date(settings, MIGRATIONS, wait_s=0.0)
+    assert count_tables(empty_database_url, "echo") == 2
+
+
+def test_a_migration_that_fails_is_one_line_and_exit_code_1(empty_database_url: str) -> None:
+    with psycopg.connect(libpq_url(empty_database_url), autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA results; CREATE TABLE results.results (something_else int)")
+    process = start("results", empty_database_url)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert log.splitlines()[-1] == "the migrations of schema results failed; the log says why"
