@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def secrets(secured: Secured, empty_database_url: str, broker: Broker) -> dict[s
 
 @contextlib.contextmanager
 def run_overlay(name: str, home: Path, secrets: dict[str, dict[str, bytes]]) -> Iterator[Emulation]:
-    if find_tool("kubectl") is None:
-        pytest.skip("kubectl is not installed: make k8s-check installs it")
+    if find_tool("kubectl") is None or importlib.util.find_spec("kubernetes_validate") is None:
+        pytest.skip("kubectl and kubernetes-validate are not installed: make k8s-check installs them")
     emulation = Emulation(build_overlay(name), home, secrets)
     try:
         emulation.migrate()
