@@ -22,8 +22,9 @@ demo: $(VENV)/.ready-run ## from nothing to a finished backtest and its report
 up: $(VENV)/.ready-run ## run the services on this machine until Ctrl-C
 	@$(BIN)/python -m services.local up
 
+# Half of the time tests wait: two files at a time keep two cores at work. Each half has services of its own.
 test: $(VENV)/.ready-dev ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.ready-dev ## check style, types, imports and the protos
 	$(BIN)/ruff check .
