@@ -24,7 +24,7 @@ from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
 from services.runtime.database import Database, libpq_url
 from services.runtime.errors import RpcStatus, is_database_away, translate
-from services.runtime.health import Health
+from services.runtime.health import MOST_WATCHES, Health
 from services.runtime.interceptors.access_log import access_log_around
 from services.runtime.interceptors.auth import Identify, auth_around, bearers_tenant, named_tenant, open_around
 from services.runtime.interceptors.call import Around, Method
@@ -54,6 +54,8 @@ from services.runtime.tracing import configure_tracing
 RETRY_S = 1.0
 MIGRATE_WAIT_S = 300.0
 """How long `--migrate` tries again while the database is away or its tables are locked; what runs is never cut off."""
+PROBE_BYTES = 1024
+"""Largest message to the server that answers nothing but health."""
 STOP_GRACE_S = 1.0
 """After the drain: what the last statuses have to leave the socket."""
 _LOG = get_logger(__name__)
@@ -330,7 +332,11 @@ class _Probed:
 async def _start_probed(health: Health, settings: RuntimeSettings) -> _Probed:
     if settings.health_listen is None:
         return _Probed()
-    server = grpc.aio.server(options=server_options(settings.limits))
+    limits = settings.limits.model_copy(
+        update={"max_message_bytes": PROBE_BYTES, "max_concurrent_streams": MOST_WATCHES}
+    )
+    around = ChainInterceptor((errors_around,), limits.stream_stall_s, lambda method, metadata: None)
+    server = grpc.aio.server(interceptors=[around], options=server_options(limits))
     await health.register(server)
     port = _bind(server, "HEALTH_LISTEN", settings.health_listen)
     await server.start()
