@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection
 
 from klinecast.errors import KlinecastError
 from services.runtime.app import App, BuildApp, Runtime, SettingsT
-from services.runtime.auth import AccessTable, Authenticator
+from services.runtime.auth import AccessTable, Authenticator, Role
+from services.runtime.auth.credential import READ
 from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
 from services.runtime.database import Database, libpq_url
@@ -234,7 +235,10 @@ def _start_page(runtime: Runtime, settings: RuntimeSettings) -> MetricsServer:
 
 def _new_server(settings: RuntimeSettings, runtime: Runtime, app: App, calls: RunningCalls) -> grpc.aio.Server:
     limits, metrics = CallLimits(settings.limits), RpcMetrics(runtime.metrics)
-    access, refused_files = _access_by_path(app.access), AuthMetrics(runtime.service, runtime.metrics)
+    access = _access_by_path(app.access)
+    if settings.reflection:
+        access[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = READ
+    refused_files = AuthMetrics(runtime.service, runtime.metrics)
     identify: Identify = named_tenant
     admitting = open_around()
     if settings.auth.is_on:
@@ -265,7 +269,7 @@ def _refusal(method: Method | None, metadata: Metadata, identify: Identify, limi
     return None if method is None else limits.refusal(method, metadata, tenant)
 
 
-def _access_by_path(access: Mapping[str, AccessTable]) -> AccessTable:
+def _access_by_path(access: Mapping[str, AccessTable]) -> dict[str, frozenset[Role]]:
     """Return the roles by path; every RPC of the contract has its row, so that none is open by oversight."""
     found = {}
     for service, table in access.items():

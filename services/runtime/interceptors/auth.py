@@ -40,42 +40,47 @@ def open_around() -> Around:
 def auth_around(authenticator: Authenticator, access: AccessTable, calls: RunningCalls) -> Around:
     """Return an around that wants a token and one of the roles of the RPC; `access` is by path. Health is for all."""
 
+    def admit(call: Call) -> None:
+        credential = authenticator.authenticate(call.metadata)
+        current_subject.set(credential.subject)
+        caller_is_service.set(Role.SERVICE in credential.roles)
+        current_tenant.set(_tenant_of(call.metadata, credential))
+        if call.method.path not in access:  # served, but nobody said to whom
+            raise PermissionDenied("nobody may call this method")
+        credential.require(access[call.method.path])
+
     @asynccontextmanager
     async def around(call: Call) -> AsyncIterator[None]:
         if call.method.service == HEALTH_SERVICE:
             yield
             return
-        credential = authenticator.authenticate(call.metadata)
-        current_subject.set(credential.subject)
-        caller_is_service.set(Role.SERVICE in credential.roles)
-        current_tenant.set(_tenant_of(call.metadata, credential))
-        if call.method.path in access:
-            credential.require(access[call.method.path])
+        admit(call)
         if call.method.type == "unary":
             yield
             return
-        with _rechecked(authenticator, call.metadata, calls):
+        with _rechecked(admit, call, calls):
             yield
 
     return around
 
 
 @contextmanager
-def _rechecked(
-    authenticator: Authenticator, metadata: Mapping[str, str | bytes], calls: RunningCalls
-) -> Iterator[None]:
-    """End the call of the current task once its token holds no more."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+def _rechecked(admit: Callable[[Call], None], call: Call, calls: RunningCalls) -> Iterator[None]:
+    """End the call of the current task once it would not be let in any more, or as another tenant."""
+    loop, task, tenant = asyncio.get_running_loop(), asyncio.current_task(), current_tenant.get()
     assert task is not None
     timer: asyncio.TimerHandle
 
     def check() -> None:
         nonlocal timer
         try:
-            authenticator.authenticate(metadata)
-        except Unauthenticated as error:
+            admit(call)  # in the timer's copy of the context: what it sets is not the call's
+            if current_tenant.get() != tenant:
+                raise Unauthenticated("the token is another tenant's now")
+        except Exception as error:  # a fault of ours too: a call that cannot be checked does not go on
             calls.end(task, error)
-        timer = loop.call_later(RECHECK_S, check)
+        finally:
+            timer = loop.call_later(RECHECK_S, check)
 
     timer = loop.call_later(RECHECK_S, check)
     try:
