@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from services.backtest.jobs import State
 from services.backtest.sharing import Limits
-from services.runtime.config import ClientSettings, ProcessSettings, RuntimeSettings, Section
+from services.runtime.config import ClientSettings, LimitSettings, ProcessSettings, RuntimeSettings, Section
 
 
 class TenantSettings(Section):
@@ -28,11 +28,18 @@ class TenantSettings(Section):
     """Klines its backtests of a UTC day may read."""
 
 
+class WatchLimits(LimitSettings):
+    """Watches are small, and one tenant has many."""
+
+    tenant_max_streams: int | None = Field(default=2000, ge=1)
+
+
 class BacktestSettings(RuntimeSettings):
     """How the service runs."""
 
     listen: str = "127.0.0.1:50052"
     metrics_listen: str = "127.0.0.1:9102"
+    limits: WatchLimits = WatchLimits()
     data_target: str = "localhost:50051"
     """Where the data service is."""
     results_target: str = "localhost:50053"

@@ -74,8 +74,11 @@ class LimitSettings(Section):
     """Unary calls of one tenant, those that wait for their turn included; refused beyond."""
     tenant_running_rpcs: int = Field(default=8, ge=1)
     """How many of those run at once; they rest between calls while other tenants call too."""
-    tenant_max_streams: int = Field(default=2000, ge=1)
-    """Streams of one tenant, up or down; refused beyond."""
+    tenant_max_streams: int | None = Field(default=None, ge=1)
+    """Streams of one tenant, up or down, those of services that act for it counted apart; refused beyond.
+
+    None: 100, for a reader that stalls holds up to 3 MB; 2,000 of services, and of all where nobody needs a token.
+    """
     max_concurrent_streams: int = Field(default=256, ge=1)
     """Calls of one connection beyond it wait in the client; a client that floods is a queue so long to the others."""
     connection_age_s: float = Field(default=300.0, ge=1)

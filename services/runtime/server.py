@@ -27,7 +27,7 @@ from services.runtime.database import Database, libpq_url
 from services.runtime.errors import RpcStatus, is_database_away, translate
 from services.runtime.health import MOST_WATCHES, Health
 from services.runtime.interceptors.access_log import access_log_around
-from services.runtime.interceptors.auth import Identify, auth_around, bearers_tenant, named_tenant, open_around
+from services.runtime.interceptors.auth import Identify, auth_around, bearer, named_caller, open_around
 from services.runtime.interceptors.call import Around, Method
 from services.runtime.interceptors.cancellation import HEALTH_SERVICE, RunningCalls
 from services.runtime.interceptors.chain import ChainInterceptor, Metadata
@@ -49,6 +49,7 @@ from services.runtime.lifecycle import (
 from services.runtime.logs import configure_logging, get_logger
 from services.runtime.metrics import AuthMetrics, DatabaseCollector, MetricsServer, new_registry, start_metrics_server
 from services.runtime.migrations import Migrations, migrate
+from services.runtime.tenancy import Caller
 from services.runtime.tls import Certificates
 from services.runtime.tracing import configure_tracing
 
@@ -239,11 +240,11 @@ def _new_server(settings: RuntimeSettings, runtime: Runtime, app: App, calls: Ru
     if settings.reflection:
         access[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = READ
     refused_files = AuthMetrics(runtime.service, runtime.metrics)
-    identify: Identify = named_tenant
+    identify: Identify = named_caller
     admitting = open_around()
     if settings.auth.is_on:
         authenticator = Authenticator(settings.auth, refused_files.file_refused)
-        identify, admitting = partial(bearers_tenant, authenticator), auth_around(authenticator, access, calls)
+        identify, admitting = partial(bearer, authenticator), auth_around(authenticator, access, calls)
 
     def refuse(method: Method | None, metadata: Metadata) -> RpcStatus | None:
         refusal = _refusal(method, metadata, identify, limits)
@@ -261,12 +262,12 @@ def _new_server(settings: RuntimeSettings, runtime: Runtime, app: App, calls: Ru
 def _refusal(method: Method | None, metadata: Metadata, identify: Identify, limits: CallLimits) -> RpcStatus | None:
     """Return what a call is told that can be refused before anything is spent on it: who calls comes first."""
     if method is not None and method.service == HEALTH_SERVICE:
-        return limits.refusal(method, metadata, "")
+        return limits.refusal(method, metadata, Caller("", is_service=False))
     try:
-        tenant = identify(metadata)
+        caller = identify(metadata)
     except KlinecastError as error:
         return translate(error, "")
-    return None if method is None else limits.refusal(method, metadata, tenant)
+    return None if method is None else limits.refusal(method, metadata, caller)
 
 
 def _access_by_path(access: Mapping[str, AccessTable]) -> dict[str, frozenset[Role]]:

@@ -14,13 +14,14 @@ from services.runtime.tenancy import (
     DEFAULT_TENANT,
     TENANT_KEY,
     TENANT_NAME,
+    Caller,
     caller_is_service,
     current_subject,
     current_tenant,
 )
 
-Identify = Callable[[Mapping[str, str | bytes]], str]
-"""Returns the tenant of whoever calls with this metadata; raises KlinecastError."""
+Identify = Callable[[Mapping[str, str | bytes]], Caller]
+"""Returns who calls with this metadata; raises KlinecastError."""
 RECHECK_S = 1.0
 """How often the token of a stream is looked at again."""
 
@@ -31,7 +32,7 @@ def open_around() -> Around:
     @asynccontextmanager
     async def around(call: Call) -> AsyncIterator[None]:
         # Not reset: the task and its context end with the call, and the access log still wants the name.
-        current_tenant.set(named_tenant(call.metadata))
+        current_tenant.set(named_caller(call.metadata).tenant)
         yield
 
     return around
@@ -89,14 +90,15 @@ def _rechecked(admit: Callable[[Call], None], call: Call, calls: RunningCalls) -
         timer.cancel()
 
 
-def named_tenant(metadata: Mapping[str, str | bytes]) -> str:
-    """Return the tenant that the metadata names, where nobody needs a token."""
-    return _name_in(metadata) or DEFAULT_TENANT
+def named_caller(metadata: Mapping[str, str | bytes]) -> Caller:
+    """Return whom the metadata names, where nobody needs a token."""
+    return Caller(_name_in(metadata) or DEFAULT_TENANT, is_service=True)
 
 
-def bearers_tenant(authenticator: Authenticator, metadata: Mapping[str, str | bytes]) -> str:
-    """Return the tenant for which the bearer of a token acts."""
-    return _tenant_of(metadata, authenticator.authenticate(metadata))
+def bearer(authenticator: Authenticator, metadata: Mapping[str, str | bytes]) -> Caller:
+    """Return for whom the bearer of a token acts."""
+    credential = authenticator.authenticate(metadata)
+    return Caller(_tenant_of(metadata, credential), Role.SERVICE in credential.roles)
 
 
 def _tenant_of(metadata: Mapping[str, str | bytes], credential: Credential) -> str:

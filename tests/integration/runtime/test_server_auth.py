@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from services.runtime.auth import Authenticator, watched
 from services.runtime.auth.static_tokens import digest, new_token
 from services.runtime.config import AuthSettings
-from services.runtime.interceptors import auth
+from services.runtime.interceptors import auth, limit
 from services.runtime.server import RunningServer
 from tests.security import replace_file
 
@@ -112,3 +112,16 @@ async def test_reflection_wants_a_token_too(
         assert SERVICE in str(await call.read())
     else:
         assert await code_of_end(call) is CODES.UNAUTHENTICATED
+
+
+async def test_a_tenants_own_streams_leave_room_for_the_services_that_act_for_it(
+    guarded: tuple[RunningServer, grpc.aio.Channel], tokens: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limit, "TENANT_STREAMS", 2)
+    own = [await open_stubborn(guarded[1]) for _ in range(2)]
+    with pytest.raises(grpc.aio.AioRpcError, match="too many calls"):
+        await open_stubborn(guarded[1])
+    tokens("admin", "service")
+    services = [await open_stubborn(guarded[1]) for _ in range(3)]
+    for stream in (*own, *services):
+        stream.cancel()
