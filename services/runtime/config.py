@@ -7,9 +7,18 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -24,6 +33,10 @@ _KUBERNETES_NAME = re.compile(
 _KUBERNETES_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
+SecretUrl = Annotated[SecretStr, BeforeValidator(lambda value: value.strip() if isinstance(value, str) else value)]
+"""Without the line end that files of Secrets have: it would belong to the name of the database."""
+
+
 class Section(BaseModel):
     """Base of a nested group of settings."""
 
@@ -33,7 +46,7 @@ class Section(BaseModel):
 class DatabaseSettings(Section):
     """Where Postgres is and how long to wait for it."""
 
-    url: SecretStr
+    url: SecretUrl
     """postgresql://user:password@host:port/name; several services may share one."""
 
     @field_validator("url")
