@@ -30,7 +30,7 @@ SERVICES: dict[str, ServiceDescriptor] = {
     "backtest": backtest_service_pb2.DESCRIPTOR.services_by_name["BacktestService"],
     "results": results_service_pb2.DESCRIPTOR.services_by_name["ResultsService"],
 }
-INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNKNOWN, INTERNAL = "3", "8", "2", "13"
+OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNKNOWN, INTERNAL = "0", "3", "8", "2", "13"
 _INTERNALS = ("Traceback", "psycopg", "sqlalchemy", "SELECT", "postgresql", "services/", "site-packages", "_pb2", ".py")
 """What would tell a caller how the service is made."""
 _PATH = "/klinecast.api.data.v1.DataService/GetSeries"
