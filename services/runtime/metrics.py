@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,6 +17,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from services.runtime.lifecycle import split_address
+
+SILENCE_S = 5.0
+"""A connection to the page that says or takes nothing for so long is closed: it holds a thread."""
 
 
 class DatabaseCollector(Collector):
@@ -80,9 +84,16 @@ def new_registry() -> CollectorRegistry:
 
 class _PageServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128  # the default of 5 makes a burst of connections wait for seconds
 
 
 class _SilentHandler(WSGIRequestHandler):
+    timeout = SILENCE_S
+
+    def handle(self) -> None:
+        with suppress(TimeoutError, ConnectionError):  # gone, or mute: nobody to answer
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
         return
 
