@@ -11,7 +11,7 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Gauge, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -40,18 +40,27 @@ class DatabaseCollector(Collector):
 
 
 class AuthMetrics:
-    """What befalls the files of keys and tokens."""
+    """What befalls the files of certificates, keys and tokens."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._refused = Counter(
             f"klinecast_{service}_auth_files_refused",
-            "Changed files of keys or tokens that could not be used; the ones before stay in force.",
+            "Looks at changed files of certificates, keys or tokens that cannot be used; those before stay in force.",
+            registry=registry,
+        )
+        self._expiry = Gauge(
+            f"klinecast_{service}_certificate_expiry_timestamp_seconds",
+            "End of the server's certificate since the epoch; 0 without TLS.",
             registry=registry,
         )
 
     def file_refused(self) -> None:
         """Count one."""
         self._refused.inc()
+
+    def certificate_expires(self, at: Callable[[], float]) -> None:
+        """Tell what `at` returns whenever somebody looks."""
+        self._expiry.set_function(at)
 
 
 class ProcessCollector(Collector):
