@@ -139,6 +139,11 @@ class Secured:
         replace_file(self.tokens_file, json.dumps(list(entries.values())).encode())
         return token
 
+    def change_static(self, subject: str, **entry: object) -> None:
+        """Change what a static token says."""
+        entries = self._entries()
+        replace_file(self.tokens_file, json.dumps([*(entries | {subject: entries[subject] | entry}).values()]).encode())
+
     def remove_static(self, subject: str) -> None:
         """Take a static token away."""
         entries = [one for name, one in self._entries().items() if name != subject]
@@ -177,7 +182,7 @@ class Secured:
             }
         return settings
 
-    def _entries(self) -> Mapping[str, Any]:
+    def _entries(self) -> dict[str, Any]:
         if not self.tokens_file.exists():
             return {}
         return {one["subject"]: one for one in json.loads(self.tokens_file.read_text())}

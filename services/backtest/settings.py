@@ -6,11 +6,18 @@ import importlib.util
 import os
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from services.backtest.jobs import State
 from services.backtest.sharing import Limits
-from services.runtime.config import ClientSettings, ProcessSettings, RuntimeSettings, Section
+from services.runtime.config import (
+    ClientSettings,
+    LimitSettings,
+    ProcessSettings,
+    RuntimeSettings,
+    SecretUrl,
+    Section,
+)
 
 
 class TenantSettings(Section):
@@ -28,11 +35,18 @@ class TenantSettings(Section):
     """Klines its backtests of a UTC day may read."""
 
 
+class WatchLimits(LimitSettings):
+    """Watches are small, and one tenant has many."""
+
+    tenant_max_streams: int | None = Field(default=2000, ge=1)
+
+
 class BacktestSettings(RuntimeSettings):
     """How the service runs."""
 
     listen: str = "127.0.0.1:50052"
     metrics_listen: str = "127.0.0.1:9102"
+    limits: WatchLimits = WatchLimits()
     data_target: str = "localhost:50051"
     """Where the data service is."""
     results_target: str = "localhost:50053"
@@ -40,7 +54,7 @@ class BacktestSettings(RuntimeSettings):
     client: ClientSettings = ClientSettings()
     executor: Literal["local", "celery"] = "local"
     """Who runs backtests: workers of this process, or those that listen at the broker."""
-    broker_url: SecretStr | None = None
+    broker_url: SecretUrl | None = None
     """Valkey or Redis, redis://host:port/0; for executor celery."""
     workers: int = Field(default=os.cpu_count() or 1, ge=0, le=256)
     """Worker processes of this machine, for executor local; 0: none, only serve."""
@@ -93,7 +107,7 @@ class WorkerSettings(ProcessSettings):
     """How workers run: those of a service, whose environment they inherit, and those that listen at the broker."""
 
     metrics_listen: str = "127.0.0.1:9104"
-    broker_url: SecretStr | None = None
+    broker_url: SecretUrl | None = None
     """Valkey or Redis; required where workers have no service."""
     workers: int = Field(default=os.cpu_count() or 1, ge=1, le=256)
     """Worker processes."""

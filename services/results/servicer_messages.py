@@ -103,15 +103,20 @@ def listing_from_proto(request: pb.ListResultsRequest, tenant: str) -> Listing:
 def _list_place(by_statistic: bool, cursor: Cursor) -> Cursor:
     key, result_id = cursor
     if not by_statistic:
-        key = dt.datetime.fromisoformat(require_text(key)).isoformat()
-    else:
-        float(require_text(key))
+        key = _moment(key).isoformat()
+    elif require_text(key) != repr(float(require_text(key))):  # Python reads more numbers than the database does
+        raise ValueError
     return [key, require_id(result_id)]
 
 
 def _audit_place(cursor: Cursor) -> tuple[dt.datetime, str]:
     time, result_id = cursor
-    return dt.datetime.fromisoformat(require_text(time)), require_id(result_id)
+    return _moment(time), require_id(result_id)
+
+
+def _moment(value: str | int | float | None) -> dt.datetime:
+    """Return a time of a cursor, in UTC: the database takes smaller offsets only than Python does."""
+    return dt.datetime.fromisoformat(require_text(value)).astimezone(dt.UTC)
 
 
 def list_name(request: pb.ListResultsRequest) -> str:

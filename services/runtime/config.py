@@ -7,9 +7,18 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -24,6 +33,10 @@ _KUBERNETES_NAME = re.compile(
 _KUBERNETES_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
+SecretUrl = Annotated[SecretStr, BeforeValidator(lambda value: value.strip() if isinstance(value, str) else value)]
+"""Without the line end that files of Secrets have: it would belong to the name of the database."""
+
+
 class Section(BaseModel):
     """Base of a nested group of settings."""
 
@@ -33,7 +46,7 @@ class Section(BaseModel):
 class DatabaseSettings(Section):
     """Where Postgres is and how long to wait for it."""
 
-    url: SecretStr
+    url: SecretUrl
     """postgresql://user:password@host:port/name; several services may share one."""
 
     @field_validator("url")
@@ -74,8 +87,11 @@ class LimitSettings(Section):
     """Unary calls of one tenant, those that wait for their turn included; refused beyond."""
     tenant_running_rpcs: int = Field(default=8, ge=1)
     """How many of those run at once; they rest between calls while other tenants call too."""
-    tenant_max_streams: int = Field(default=2000, ge=1)
-    """Streams of one tenant, up or down; refused beyond."""
+    tenant_max_streams: int | None = Field(default=None, ge=1)
+    """Streams of one tenant, up or down, those of services that act for it counted apart; refused beyond.
+
+    None: 100, for a reader that stalls holds up to 3 MB; 2,000 of services, and of all where nobody needs a token.
+    """
     max_concurrent_streams: int = Field(default=256, ge=1)
     """Calls of one connection beyond it wait in the client; a client that floods is a queue so long to the others."""
     connection_age_s: float = Field(default=300.0, ge=1)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Gauge, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from services.runtime.lifecycle import split_address
+
+SILENCE_S = 5.0
+"""A connection to the page that says or takes nothing for so long is closed: it holds a thread."""
 
 
 class DatabaseCollector(Collector):
@@ -36,18 +40,27 @@ class DatabaseCollector(Collector):
 
 
 class AuthMetrics:
-    """What befalls the files of keys and tokens."""
+    """What befalls the files of certificates, keys and tokens."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self._refused = Counter(
             f"klinecast_{service}_auth_files_refused",
-            "Changed files of keys or tokens that could not be used; the ones before stay in force.",
+            "Looks at changed files of certificates, keys or tokens that cannot be used; those before stay in force.",
+            registry=registry,
+        )
+        self._expiry = Gauge(
+            f"klinecast_{service}_certificate_expiry_timestamp_seconds",
+            "End of the server's certificate since the epoch; 0 without TLS.",
             registry=registry,
         )
 
     def file_refused(self) -> None:
         """Count one."""
         self._refused.inc()
+
+    def certificate_expires(self, at: Callable[[], float]) -> None:
+        """Tell what `at` returns whenever somebody looks."""
+        self._expiry.set_function(at)
 
 
 class ProcessCollector(Collector):
@@ -80,9 +93,16 @@ def new_registry() -> CollectorRegistry:
 
 class _PageServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128  # the default of 5 makes a burst of connections wait for seconds
 
 
 class _SilentHandler(WSGIRequestHandler):
+    timeout = SILENCE_S
+
+    def handle(self) -> None:
+        with suppress(TimeoutError, ConnectionError):  # gone, or mute: nobody to answer
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
         return
 

@@ -8,34 +8,21 @@ import gc
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import grpc.aio
-from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
-from klinecast.errors import KlinecastError
 from services.runtime.app import App, BuildApp, Runtime, SettingsT
-from services.runtime.auth import AccessTable, Authenticator
-from services.runtime.channel import server_options
 from services.runtime.config import RuntimeSettings, SettingsError, load_settings, scan_environment, show_settings
 from services.runtime.database import Database, libpq_url
-from services.runtime.errors import RpcStatus, is_database_away, translate
+from services.runtime.errors import is_database_away
+from services.runtime.grpc_servers import new_probed_server, new_server
 from services.runtime.health import Health
-from services.runtime.interceptors.access_log import access_log_around
-from services.runtime.interceptors.auth import Identify, auth_around, bearers_tenant, named_tenant, open_around
-from services.runtime.interceptors.call import Around, Method
-from services.runtime.interceptors.cancellation import HEALTH_SERVICE, RunningCalls
-from services.runtime.interceptors.chain import ChainInterceptor, Metadata
-from services.runtime.interceptors.deadline import deadline_around
-from services.runtime.interceptors.errors import errors_around
-from services.runtime.interceptors.gate import gate_around
-from services.runtime.interceptors.limit import CallLimits
-from services.runtime.interceptors.metrics import RpcMetrics
-from services.runtime.interceptors.tracing import tracing_around
+from services.runtime.interceptors.cancellation import RunningCalls
 from services.runtime.lifecycle import (
     give_up_privileges,
     in_daemon_thread,
@@ -145,13 +132,14 @@ async def running(
     """Run a server in this event loop for the length of the block; its end is the graceful stop."""
     host, _ = _checked_address(settings)
     runtime, calls = _new_runtime(service, settings), RunningCalls()
+    files = AuthMetrics(service, runtime.metrics)
     page = _start_page(runtime, settings)
     try:
         async with build_app(settings, runtime) as app:
             health = Health(tuple(app.access))
             probed = await _start_probed(health, settings)
-            server = _new_server(settings, runtime, app, calls)
-            port = await _start(server, app, health, settings)
+            server = new_server(settings, runtime, app, calls, files)
+            port = await _start(server, app, health, settings, files)
             migrating = asyncio.create_task(_prepare(runtime, migrations))
             following = asyncio.create_task(_follow(health, runtime, app))
             _announce(settings, host, {"port": port, "metrics_port": page.port, **probed.ports})
@@ -230,74 +218,18 @@ def _start_page(runtime: Runtime, settings: RuntimeSettings) -> MetricsServer:
         raise StartError(f"KLINECAST_METRICS_LISTEN: cannot bind {settings.metrics_listen}: {error.strerror}") from None
 
 
-def _new_server(settings: RuntimeSettings, runtime: Runtime, app: App, calls: RunningCalls) -> grpc.aio.Server:
-    limits, metrics = CallLimits(settings.limits), RpcMetrics(runtime.metrics)
-    access, refused_files = _access_by_path(app.access), AuthMetrics(runtime.service, runtime.metrics)
-    identify: Identify = named_tenant
-    admitting = open_around()
-    if settings.auth.is_on:
-        authenticator = Authenticator(settings.auth, refused_files.file_refused)
-        identify, admitting = partial(bearers_tenant, authenticator), auth_around(authenticator, access, calls)
-
-    def refuse(method: Method | None, metadata: Metadata) -> RpcStatus | None:
-        refusal = _refusal(method, metadata, identify, limits)
-        if refusal is not None and method is not None:
-            metrics.count_refused(method, refusal.code.name)
-        return refusal
-
-    arounds = _arounds(runtime, metrics, admitting, limits, calls)
-    return grpc.aio.server(
-        interceptors=[ChainInterceptor(arounds, settings.limits.stream_stall_s, refuse)],
-        options=server_options(settings.limits),
-    )
-
-
-def _refusal(method: Method | None, metadata: Metadata, identify: Identify, limits: CallLimits) -> RpcStatus | None:
-    """Return what a call is told that can be refused before anything is spent on it: who calls comes first."""
-    if method is not None and method.service == HEALTH_SERVICE:
-        return limits.refusal(method, metadata, "")
-    try:
-        tenant = identify(metadata)
-    except KlinecastError as error:
-        return translate(error, "")
-    return None if method is None else limits.refusal(method, metadata, tenant)
-
-
-def _access_by_path(access: Mapping[str, AccessTable]) -> AccessTable:
-    """Return the roles by path; every RPC of the contract has its row, so that none is open by oversight."""
-    found = {}
-    for service, table in access.items():
-        methods = {method.name for method in descriptor_pool.Default().FindServiceByName(service).methods}
-        if methods != set(table):
-            raise RuntimeError(f"{service}: the access table and the contract differ in {sorted(methods ^ set(table))}")
-        found.update({f"/{service}/{name}": roles for name, roles in table.items()})
-    return found
-
-
-def _arounds(
-    runtime: Runtime, metrics: RpcMetrics, admitting: Around, limits: CallLimits, calls: RunningCalls
-) -> tuple[Around, ...]:
-    return (
-        errors_around,  # outermost: nothing leaves the server that the table did not make
-        tracing_around(runtime.tracer),
-        errors_around,  # inside the span once more, so that its line in the log names the trace
-        access_log_around,
-        metrics.around,
-        admitting,
-        gate_around(runtime.migrated),
-        deadline_around,
-        calls.around,
-        limits.around,  # inside: who waits for a turn has a deadline and is drained
-    )
-
-
-async def _start(server: grpc.aio.Server, app: App, health: Health, settings: RuntimeSettings) -> int:
+async def _start(
+    server: grpc.aio.Server, app: App, health: Health, settings: RuntimeSettings, files: AuthMetrics
+) -> int:
     app.register(server)
     await health.register(server)
     if settings.reflection:
         names = (*app.access, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    port = _bind(server, "LISTEN", settings.listen, Certificates(settings.tls) if settings.tls.is_on else None)
+    certificates = Certificates(settings.tls, files.file_refused) if settings.tls.is_on else None
+    if certificates is not None:
+        files.certificate_expires(certificates.expire_at)
+    port = _bind(server, "LISTEN", settings.listen, certificates)
     await server.start()
     return port
 
@@ -330,7 +262,7 @@ class _Probed:
 async def _start_probed(health: Health, settings: RuntimeSettings) -> _Probed:
     if settings.health_listen is None:
         return _Probed()
-    server = grpc.aio.server(options=server_options(settings.limits))
+    server = new_probed_server(settings)
     await health.register(server)
     port = _bind(server, "HEALTH_LISTEN", settings.health_listen)
     await server.start()

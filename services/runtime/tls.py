@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -18,9 +19,10 @@ _Files = tuple[bytes, bytes, bytes | None]
 class Certificates:
     """The files of the newest certificate that can be used; what cannot be leaves the one before in force."""
 
-    def __init__(self, settings: TlsSettings) -> None:
+    def __init__(self, settings: TlsSettings, on_refused: Callable[[], None]) -> None:
         """Read them for the first time; SettingsError names the setting whose file cannot be used."""
         self._settings = settings
+        self._on_refused = on_refused
         self._used = self._checked(self._read())
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -31,6 +33,14 @@ class Certificates:
             require_client_authentication=self._used[2] is not None,
         )
 
+    def expire_at(self) -> float:
+        """Return when the certificate of the next handshake ends, in seconds of the epoch."""
+        try:
+            files = self._checked(self._read())
+        except Exception:  # counted where it is refused
+            files = self._used
+        return x509.load_pem_x509_certificates(files[0])[0].not_valid_after_utc.timestamp()
+
     def _newer(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what changed since the last handshake; called by gRPC, from threads of its own."""
         try:
@@ -38,8 +48,10 @@ class Certificates:
             if files == self._used:
                 return None
             self._used = self._checked(files)
-        except SettingsError as error:
-            _LOG.warning("certificate_not_taken", problem=str(error))
+        except Exception as error:  # of any kind: gRPC would refuse the handshake
+            self._on_refused()
+            problem = str(error) if isinstance(error, SettingsError) else type(error).__name__
+            _LOG.warning("certificate_not_taken", problem=problem)
             return None
         _LOG.info("certificate_taken")
         return _configuration(files)

@@ -1,6 +1,7 @@
 """C11, C13, C14, H12 in short: what is refused, and that another tenant is served.
 
-How long the other waits is printed only: a machine that runs tests does other things too. `make test-abuse` judges it.
+How long the other waits is printed only: a machine that runs tests does other things too. `make test-abuse` judges it,
+and tests/integration/runtime/test_server_limits.py whose turn it is.
 
 C2 and the end of a stalled reader stand in tests/integration/data/test_data_stalled.py, C20 in test_server_errors.py.
 """

@@ -38,6 +38,8 @@ TOPICS = {
     "sweeper backlog": "klinecast_results_sweep_backlog",
     "cache hits": "klinecast_data_cache_hits_total",
     "database pool": "klinecast_data_database_connections",
+    "files refused": "klinecast_data_auth_files_refused_total",
+    "end of certificates": "klinecast_data_certificate_expiry_timestamp_seconds",
 }
 """What the dashboard must show, and the metric it shows it with."""
 

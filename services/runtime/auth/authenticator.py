@@ -10,7 +10,7 @@ from klinecast.errors import Unauthenticated
 from services.runtime.auth.credential import Credential
 from services.runtime.auth.static_tokens import PREFIX, digest, parse_tokens
 from services.runtime.auth.watched import WatchedFile
-from services.runtime.auth.web_tokens import LEEWAY_S, Claims, PublicKey, parse_keys, read_token
+from services.runtime.auth.web_tokens import LEEWAY_S, Claims, PublicKeys, parse_keys, read_token
 from services.runtime.config import AuthSettings, SettingsError
 
 AUTHORIZATION = "authorization"
@@ -26,7 +26,7 @@ class Authenticator:
     def __init__(self, settings: AuthSettings, on_refused_file: Callable[[], None]) -> None:
         """Read the files; SettingsError names the setting whose file cannot be used."""
         self._tokens: WatchedFile[Mapping[str, Credential]] | None = None
-        self._keys: WatchedFile[Mapping[str | None, PublicKey]] | None = None
+        self._keys: WatchedFile[PublicKeys] | None = None
         if settings.tokens_file is not None:
             self._tokens = _watch("TOKENS_FILE", settings.tokens_file, parse_tokens, on_refused_file)
         if settings.jwks_file is not None:

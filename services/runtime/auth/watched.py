@@ -43,7 +43,7 @@ class WatchedFile(Generic[_T]):
             if stamp == self._stamp:
                 return
             self._value, self._stamp = self._parse(self._path.read_bytes()), stamp
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever a file can hold, the one before stays in force
             self._on_refused()
             _LOG.warning("file_not_taken", path=str(self._path), problem=_first_line(error))
             return

@@ -12,6 +12,7 @@ from jwt.exceptions import PyJWTError
 
 from klinecast.errors import Unauthenticated
 from services.runtime.auth.credential import Credential, Role, known_roles
+from services.runtime.logs import get_logger
 from services.runtime.tenancy import DEFAULT_TENANT, TENANT_NAME
 
 LEEWAY_S = 2.0
@@ -22,6 +23,7 @@ _ALGORITHMS = {
     "OKP": ("EdDSA",),
 }
 """By type of key, asymmetric only: neither `none` nor a public key taken for a shared secret."""
+_LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +46,49 @@ class Claims:
     """Claim of the roles: a list, or words in a string."""
 
 
-def parse_keys(content: bytes) -> Mapping[str | None, PublicKey]:
-    """Read a JWKS: the public keys of signatures by their id. ValueError where there is none."""
-    document = json.loads(content)
-    entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError("keys: is required, a list")
-    found: dict[str | None, PublicKey] = {}
-    for index, entry in enumerate(entries):
-        if entry.get("kty") not in _ALGORITHMS or entry.get("use", "sig") != "sig":
-            continue
-        try:
-            key = jwt.PyJWK(entry).key
-        except PyJWTError as error:
-            raise ValueError(f"keys[{index}]: {error}") from None
-        if "d" in entry:
+PublicKeys = Mapping[str | None, Sequence[PublicKey]]
+"""By their id; those without one under None."""
+
+
+def parse_keys(content: bytes) -> PublicKeys:
+    """Read a JWKS: the public keys of signatures. ValueError where there is none, or a private one."""
+    found: dict[str | None, list[PublicKey]] = {}
+    for index, entry in enumerate(_entries(content)):
+        if isinstance(entry, dict) and "d" in entry:  # before anything that might tell it
             raise ValueError(f"keys[{index}]: is a private key; the file is for public ones")
-        algorithms = _ALGORITHMS[entry["kty"]]
-        found[entry.get("kid")] = PublicKey(key, [entry["alg"]] if entry.get("alg") in algorithms else algorithms)
+        try:
+            key, kid = _public_key(entry), entry.get("kid")
+            if key is not None:
+                found.setdefault(kid, []).append(key)
+        except Exception as error:  # the library has many for what is no key; other keys are as good as before
+            _LOG.warning("key_not_taken", index=index, problem=type(error).__name__)
     if not found:
         raise ValueError("keys: holds no public key of type RSA, EC or OKP for signatures")
     return found
 
 
-def read_token(token: str, keys: Mapping[str | None, PublicKey], claims: Claims) -> Credential:
+def _entries(content: bytes) -> Sequence[Any]:
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError("nests too deeply") from None
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("keys: is required, a list")
+    return entries
+
+
+def _public_key(entry: Any) -> PublicKey | None:
+    if entry.get("kty") not in _ALGORITHMS or entry.get("use", "sig") != "sig":
+        return None
+    algorithms = _ALGORITHMS[entry["kty"]]
+    return PublicKey(jwt.PyJWK(entry).key, [entry["alg"]] if entry.get("alg") in algorithms else algorithms)
+
+
+def read_token(token: str, keys: PublicKeys, claims: Claims) -> Credential:
     """Return what a token says. Unauthenticated where it does not hold."""
     try:
-        key = _key_of(token, keys)
-        payload = jwt.decode(
-            token,
-            key.key,
-            algorithms=key.algorithms,
-            audience=claims.audience,
-            issuer=claims.issuer,
-            leeway=LEEWAY_S,
-            options={"require": ["exp", "iss", "aud"]},
-        )
+        payload = _payload(token, keys, claims)
     except jwt.ExpiredSignatureError:
         raise Unauthenticated("the token has expired") from None
     except PyJWTError:
@@ -93,13 +102,29 @@ def read_token(token: str, keys: Mapping[str | None, PublicKey], claims: Claims)
     return Credential(str(payload.get("sub", "")), tenant, roles, float(payload["exp"]))
 
 
-def _key_of(token: str, keys: Mapping[str | None, PublicKey]) -> PublicKey:
+def _payload(token: str, keys: PublicKeys, claims: Claims) -> Mapping[str, Any]:
+    refused: PyJWTError = jwt.InvalidKeyError("no such key")
+    for key in _keys_of(token, keys):
+        try:
+            return jwt.decode(
+                token,
+                key.key,
+                algorithms=key.algorithms,
+                audience=claims.audience,
+                issuer=claims.issuer,
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
+            refused = error
+    raise refused
+
+
+def _keys_of(token: str, keys: PublicKeys) -> Sequence[PublicKey]:
     kid = jwt.get_unverified_header(token).get("kid")
     if kid is None and len(keys) == 1:
         return next(iter(keys.values()))
-    if kid not in keys:
-        raise jwt.InvalidKeyError("no such key")
-    return keys[kid]
+    return keys.get(kid, ())
 
 
 def _claim(payload: Mapping[str, Any], path: str) -> object:

@@ -14,13 +14,14 @@ from services.runtime.tenancy import (
     DEFAULT_TENANT,
     TENANT_KEY,
     TENANT_NAME,
+    Caller,
     caller_is_service,
     current_subject,
     current_tenant,
 )
 
-Identify = Callable[[Mapping[str, str | bytes]], str]
-"""Returns the tenant of whoever calls with this metadata; raises KlinecastError."""
+Identify = Callable[[Mapping[str, str | bytes]], Caller]
+"""Returns who calls with this metadata; raises KlinecastError."""
 RECHECK_S = 1.0
 """How often the token of a stream is looked at again."""
 
@@ -31,7 +32,7 @@ def open_around() -> Around:
     @asynccontextmanager
     async def around(call: Call) -> AsyncIterator[None]:
         # Not reset: the task and its context end with the call, and the access log still wants the name.
-        current_tenant.set(named_tenant(call.metadata))
+        current_tenant.set(named_caller(call.metadata).tenant)
         yield
 
     return around
@@ -40,42 +41,47 @@ def open_around() -> Around:
 def auth_around(authenticator: Authenticator, access: AccessTable, calls: RunningCalls) -> Around:
     """Return an around that wants a token and one of the roles of the RPC; `access` is by path. Health is for all."""
 
+    def admit(call: Call) -> None:
+        credential = authenticator.authenticate(call.metadata)
+        current_subject.set(credential.subject)
+        caller_is_service.set(Role.SERVICE in credential.roles)
+        current_tenant.set(_tenant_of(call.metadata, credential))
+        if call.method.path not in access:  # served, but nobody said to whom
+            raise PermissionDenied("nobody may call this method")
+        credential.require(access[call.method.path])
+
     @asynccontextmanager
     async def around(call: Call) -> AsyncIterator[None]:
         if call.method.service == HEALTH_SERVICE:
             yield
             return
-        credential = authenticator.authenticate(call.metadata)
-        current_subject.set(credential.subject)
-        caller_is_service.set(Role.SERVICE in credential.roles)
-        current_tenant.set(_tenant_of(call.metadata, credential))
-        if call.method.path in access:
-            credential.require(access[call.method.path])
+        admit(call)
         if call.method.type == "unary":
             yield
             return
-        with _rechecked(authenticator, call.metadata, calls):
+        with _rechecked(admit, call, calls):
             yield
 
     return around
 
 
 @contextmanager
-def _rechecked(
-    authenticator: Authenticator, metadata: Mapping[str, str | bytes], calls: RunningCalls
-) -> Iterator[None]:
-    """End the call of the current task once its token holds no more."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+def _rechecked(admit: Callable[[Call], None], call: Call, calls: RunningCalls) -> Iterator[None]:
+    """End the call of the current task once it would not be let in any more, or as another tenant."""
+    loop, task, tenant = asyncio.get_running_loop(), asyncio.current_task(), current_tenant.get()
     assert task is not None
     timer: asyncio.TimerHandle
 
     def check() -> None:
         nonlocal timer
         try:
-            authenticator.authenticate(metadata)
-        except Unauthenticated as error:
+            admit(call)  # in the timer's copy of the context: what it sets is not the call's
+            if current_tenant.get() != tenant:
+                raise Unauthenticated("the token is another tenant's now")
+        except Exception as error:  # a fault of ours too: a call that cannot be checked does not go on
             calls.end(task, error)
-        timer = loop.call_later(RECHECK_S, check)
+        finally:
+            timer = loop.call_later(RECHECK_S, check)
 
     timer = loop.call_later(RECHECK_S, check)
     try:
@@ -84,14 +90,15 @@ def _rechecked(
         timer.cancel()
 
 
-def named_tenant(metadata: Mapping[str, str | bytes]) -> str:
-    """Return the tenant that the metadata names, where nobody needs a token."""
-    return _name_in(metadata) or DEFAULT_TENANT
+def named_caller(metadata: Mapping[str, str | bytes]) -> Caller:
+    """Return whom the metadata names, where nobody needs a token."""
+    return Caller(_name_in(metadata) or DEFAULT_TENANT, is_service=True)
 
 
-def bearers_tenant(authenticator: Authenticator, metadata: Mapping[str, str | bytes]) -> str:
-    """Return the tenant for which the bearer of a token acts."""
-    return _tenant_of(metadata, authenticator.authenticate(metadata))
+def bearer(authenticator: Authenticator, metadata: Mapping[str, str | bytes]) -> Caller:
+    """Return for whom the bearer of a token acts."""
+    credential = authenticator.authenticate(metadata)
+    return Caller(_tenant_of(metadata, credential), Role.SERVICE in credential.roles)
 
 
 def _tenant_of(metadata: Mapping[str, str | bytes], credential: Credential) -> str:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from klinecast.errors import KlinecastError
 from services.runtime.errors import shutting_down
 from services.runtime.interceptors.call import Call
 
@@ -18,7 +17,7 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[object], Call] = {}
-        self._interrupted: dict[asyncio.Task[object], KlinecastError] = {}
+        self._interrupted: dict[asyncio.Task[object], Exception] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -53,8 +52,8 @@ class RunningCalls:
         except TimeoutError:
             self._interrupt(list(self._tasks))
 
-    def end(self, task: asyncio.Task[object], error: KlinecastError) -> None:
-        """End a call in flight with an error of ours; a task that serves none is left alone."""
+    def end(self, task: asyncio.Task[object], error: Exception) -> None:
+        """End a call in flight with an exception; a task that serves none is left alone."""
         if task in self._tasks:
             self._interrupted[task] = error
             task.cancel()

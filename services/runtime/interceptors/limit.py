@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from klinecast.errors import QuotaViolation, ResourceExhausted
@@ -18,8 +18,10 @@ from services.runtime.config import LimitSettings
 from services.runtime.errors import RpcStatus, translate
 from services.runtime.interceptors.call import Call, Method
 from services.runtime.logs import get_logger
-from services.runtime.tenancy import current_tenant
+from services.runtime.tenancy import Caller, caller_is_service, current_tenant
 
+TENANT_STREAMS, SERVICE_STREAMS = 100, 2_000
+"""Of one tenant: its own, which may stall, and those of services that act for it, which read what they ask for."""
 RETRY_AFTER_S = 0.5
 RIVALRY_S = 1.0
 """Tenants that called within so long of each other share the event loop."""
@@ -35,11 +37,12 @@ class _Share:
 
     turns: asyncio.Semaphore
     rpcs: int = 0
-    streams: int = 0
+    streams: list[int] = field(default_factory=lambda: [0, 0])
+    """Its own, and those of services that act for it."""
 
     @property
     def is_idle(self) -> bool:
-        return self.rpcs == self.streams == 0
+        return self.rpcs == sum(self.streams) == 0
 
 
 class CallLimits:
@@ -52,11 +55,11 @@ class CallLimits:
         self._latest, self._rivals_until = "", 0.0
         self._refused, self._logged = 0, 0.0
 
-    def refusal(self, method: Method, metadata: Mapping[str, str | bytes], tenant: str) -> RpcStatus | None:
+    def refusal(self, method: Method, metadata: Mapping[str, str | bytes], caller: Caller) -> RpcStatus | None:
         """Return what a call is told that can be refused before anything is spent on it, None for others."""
         if _size(metadata) > METADATA_BYTES:
             return _METADATA_REFUSED
-        exceeded = self._exceeded(method, tenant)
+        exceeded = self._exceeded(method, caller)
         if exceeded is None:
             return None
         self._log_refusal(*exceeded)
@@ -65,13 +68,13 @@ class CallLimits:
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Refuse at once what exceeds a bound; a unary call then waits for its turn among its tenant's."""
-        tenant, is_unary = current_tenant.get(), call.method.type == "unary"
-        if (exceeded := self._exceeded(call.method, tenant)) is not None:
+        caller, is_unary = Caller(current_tenant.get(), caller_is_service.get()), call.method.type == "unary"
+        if (exceeded := self._exceeded(call.method, caller)) is not None:
             raise _refusal_error(*exceeded)
         if _is_free(call.method):
             yield
             return
-        share = self._enter(tenant, is_unary=is_unary)
+        share = self._enter(caller, is_unary=is_unary)
         try:
             if is_unary:
                 async with self._turn(share):
@@ -79,11 +82,11 @@ class CallLimits:
             else:
                 yield
         finally:
-            self._leave(tenant, share, is_unary=is_unary)
+            self._leave(caller, share, is_unary=is_unary)
 
-    def _exceeded(self, method: Method, tenant: str) -> tuple[str, str] | None:
+    def _exceeded(self, method: Method, caller: Caller) -> tuple[str, str] | None:
         """Return whose bound a further call would exceed, and which."""
-        settings, share = self._settings, self._shares.get(tenant)
+        settings, share = self._settings, self._shares.get(caller.tenant)
         if _is_free(method):
             return None
         if settings.max_concurrent_rpcs is not None and self._running >= settings.max_concurrent_rpcs:
@@ -91,12 +94,14 @@ class CallLimits:
         if share is None:
             return None
         if method.type == "unary" and share.rpcs >= settings.tenant_max_rpcs:
-            return f"tenant:{tenant}", f"{settings.tenant_max_rpcs} unary calls"
-        if method.type != "unary" and share.streams >= settings.tenant_max_streams:
-            return f"tenant:{tenant}", f"{settings.tenant_max_streams} streams"
+            return f"tenant:{caller.tenant}", f"{settings.tenant_max_rpcs} unary calls"
+        most = settings.tenant_max_streams or (SERVICE_STREAMS if caller.is_service else TENANT_STREAMS)
+        if method.type != "unary" and share.streams[caller.is_service] >= most:
+            return f"tenant:{caller.tenant}", f"{most} streams"
         return None
 
-    def _enter(self, tenant: str, *, is_unary: bool) -> _Share:
+    def _enter(self, caller: Caller, *, is_unary: bool) -> _Share:
+        tenant = caller.tenant
         if tenant != self._latest:
             self._latest, self._rivals_until = tenant, time.monotonic() + RIVALRY_S
         if tenant not in self._shares:
@@ -104,15 +109,15 @@ class CallLimits:
         share = self._shares[tenant]
         self._running += 1
         share.rpcs += is_unary
-        share.streams += not is_unary
+        share.streams[caller.is_service] += not is_unary
         return share
 
-    def _leave(self, tenant: str, share: _Share, *, is_unary: bool) -> None:
+    def _leave(self, caller: Caller, share: _Share, *, is_unary: bool) -> None:
         self._running -= 1
         share.rpcs -= is_unary
-        share.streams -= not is_unary
+        share.streams[caller.is_service] -= not is_unary
         if share.is_idle:
-            del self._shares[tenant]
+            del self._shares[caller.tenant]
 
     @asynccontextmanager
     async def _turn(self, share: _Share) -> AsyncIterator[None]:

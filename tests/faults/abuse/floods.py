@@ -61,12 +61,12 @@ class Floods:
         """Call far more often than the service can answer."""
         request = data_pb.GetSeriesRequest(series=series_to_proto(self._stored())).SerializeToString()
         flood = Flood(self.suite.target("data"), f"{_DATA}/GetSeries", request, per_second, connections=2)
-        victim = "the same method" if same_method else "another method"
+        victim, before = "the same method" if same_method else "another method", self._refused("data", "GetSeries")
         row = self._row(
             "flood", f"{per_second:,} calls/s; the victim calls {victim}", flood,
             self.get_series if same_method else self.list_series,
         )  # fmt: skip
-        return self._with_refusals(row, "data", "GetSeries")
+        return self._with_refusals(row, self._refused("data", "GetSeries") - before)
 
     def open_and_cancel(self, per_second: int, linger_s: float) -> Row:
         """Open streams and cancel them, at once or when their handlers are at work."""
@@ -92,19 +92,23 @@ class Floods:
             self.suite.target("backtest"), f"{_BACKTEST}/WatchBacktest", request, 2_000,
             connections=count // 100, total=count,
         )  # fmt: skip
+        before = self._refused("backtest", "WatchBacktest")
         row = self._row(
             "H12", f"{count:,} watches opened", flood, lambda: self.victim.get_backtest(mine), settle_s=count / 500
         )
         self.attacker.cancel_backtest(backtest_id)
-        return self._with_refusals(row, "backtest", "WatchBacktest")
+        return self._with_refusals(row, self._refused("backtest", "WatchBacktest") - before)
 
-    def _with_refusals(self, row: Row, service: str, method: str) -> Row:
-        """Say to how many calls of a method the service said that it is too much; none is a fault."""
+    def _with_refusals(self, row: Row, refused: float) -> Row:
+        """Say to how many calls of the row the service said that it is too much; none is a fault."""
+        return dataclasses.replace(row, seen=f"RESOURCE_EXHAUSTED to {refused:.0f}", held=row.held and refused > 0)
+
+    def _refused(self, service: str, method: str) -> float:
+        """Return to how many calls of a method a service has said so until now."""
         page = urllib.request.urlopen(f"http://{self.suite.metrics(service)}/metrics", timeout=5).read().decode()
         labels = f'grpc_code="RESOURCE_EXHAUSTED",grpc_method="{method}"'
         refused = re.search(rf"handled_total\{{{labels}.*\}} (\S+)", page)
-        seen = f"RESOURCE_EXHAUSTED to {float(refused[1]):.0f}" if refused else "none refused"
-        return dataclasses.replace(row, seen=seen, held=row.held and refused is not None)
+        return float(refused[1]) if refused else 0.0
 
     def _row(self, row: str, injected: str, flood: Flood, call: Callable[[], object], *, settle_s: float = 0.5) -> Row:
         measure(call, 0.5)

@@ -1,9 +1,12 @@
 """Backtests on Celery: the broker only carries ids, the claimed row decides; whatever dies, each has one result."""
 
 import contextlib
+import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -83,13 +86,30 @@ def test_a_killed_broker_loses_nothing(own_celery_suite: Suite, broker: Broker, 
 
 
 @pytest.mark.parametrize("body", [("no-id",), ("00000000-0000-7000-8000-000000000000",), ({"a": 1},), ()])
-def test_forged_messages_run_nothing(celery_suite: tuple[Suite, Broker], body: tuple) -> None:
+def test_forged_messages_run_nothing(celery_suite: tuple[Suite, Broker], body: tuple, tmp_path: Path) -> None:
     suite, broker = celery_suite
-    with contextlib.closing(make_celery(broker.url)) as app:
+    ran = tmp_path / "ran"
+    with suite.client(tenant="other") as other, contextlib.closing(make_celery(broker.url)) as app:
+        theirs = list(other.run_backtest(make_config(other)))[-1].backtest_id
+        before = other.get_backtest(theirs)
         app.send_task(TASK, body)
-        app.send_task("os.system", ("true",))
-    with suite.client() as client:
-        assert list(client.run_backtest(make_config(client)))[-1].state == "SUCCEEDED"
+        app.send_task("os.system", (f"touch {ran}",))
+        app.send_task(TASK, (Touch(str(ran)),), serializer="pickle")
+        app.send_task(TASK, (theirs,))
+        with suite.client() as client:  # its message comes after theirs
+            assert list(client.run_backtest(make_config(client)))[-1].state == "SUCCEEDED"
+        assert other.get_backtest(theirs) == before
+    assert not ran.exists()
+
+
+class Touch:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self._path}",)
 
 
 def test_a_cancel_reaches_a_worker_elsewhere(celery_suite: tuple[Suite, Broker]) -> None:

@@ -46,9 +46,9 @@ _describe()
 
 
 class EchoApp:
-    """Each RPC shows one behaviour of the server."""
+    """Each RPC shows one behaviour of the server; Query is served, but neither described nor in the table."""
 
-    access = MappingProxyType({SERVICE: {**dict.fromkeys(METHODS, READ), "Word": ADMIN}})
+    access = MappingProxyType({SERVICE: {**dict.fromkeys(METHODS, READ), "Word": ADMIN, "Stubborn": ADMIN}})
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime

@@ -113,6 +113,25 @@ async def test_calls_run_in_turns(serve: Serve, empty_database_url: str) -> None
         sleeping[1].cancel()
 
 
+async def test_a_call_passes_those_of_another_tenant_that_wait(serve: Serve, empty_database_url: str) -> None:
+    limits = LimitSettings(tenant_running_rpcs=2)
+    async with serve(empty_database_url, limits=limits) as server, grpc.aio.insecure_channel(server.target) as channel:
+        await server.runtime.migrated.wait()
+        ended = 0
+
+        async def flood() -> None:
+            nonlocal ended
+            await unary(channel, "Word", "greedy")
+            ended += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(100):
+                group.create_task(flood())
+            await asyncio.sleep(0)  # they are on their way before the victim is
+            await unary(channel, "Word", "modest")
+            assert ended < 50
+
+
 async def test_a_refusal_is_counted_and_costs_no_line_each(
     serve: Serve, empty_database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,4 +150,4 @@ async def test_a_refusal_is_counted_and_costs_no_line_each(
         )
         assert count == 50
         held.cancel()
-    assert capsys.readouterr().out.count("calls_refused") <= 2
+    assert 1 <= capsys.readouterr().out.count("calls_refused") <= 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +14,10 @@ from dataclasses import dataclass
 import grpc
 import pytest
 from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
+import klinecast.api
 from klinecast.api.backtest.v1 import backtest_service_pb2 as backtest_pb
 from klinecast.api.data.v1 import data_service_pb2 as data_pb
 from klinecast.api.market.v1.series_pb2 import MARKET_TYPE_SPOT
@@ -33,14 +36,14 @@ from tests.results import make_equity, make_header, make_trades, save
 from tests.security import Secured
 from tests.suite import Suite
 
-SERVICES = {
-    "data": data_pb.DESCRIPTOR.services_by_name["DataService"],
-    "backtest": backtest_pb.DESCRIPTOR.services_by_name["BacktestService"],
-    "results": results_pb.DESCRIPTOR.services_by_name["ResultsService"],
-}
-METHODS: dict[str, MethodDescriptor] = {
-    method.name: method for service in SERVICES.values() for method in service.methods
-}
+DEPLOYED = ("data", "backtest", "results")
+SERVICES: list[ServiceDescriptor] = [
+    service
+    for module in pkgutil.walk_packages(klinecast.api.__path__, "klinecast.api.")
+    if module.name.endswith("_pb2")
+    for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values()
+]
+METHODS: dict[str, MethodDescriptor] = {method.name: method for service in SERVICES for method in service.methods}
 ACCESS = {**DATA, **BACKTEST, **RESULTS}
 OK, NOT_FOUND = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND
 UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -158,7 +161,7 @@ def indicator_request(things: Things) -> Message:
 @pytest.fixture(scope="module")
 def channels(secured_suite: Suite, secured: Secured) -> Iterator[dict[str, grpc.Channel]]:
     credentials = grpc.ssl_channel_credentials(secured.authority.ca_file.read_bytes())
-    opened = {name: grpc.secure_channel(secured_suite.target(name), credentials) for name in SERVICES}
+    opened = {name: grpc.secure_channel(secured_suite.target(name), credentials) for name in DEPLOYED}
     yield opened
     for channel in opened.values():
         channel.close()
@@ -185,7 +188,7 @@ def things(secured_suite: Suite, secured: Secured) -> Iterator[Things]:
 def call(channels: dict[str, grpc.Channel], name: str, requests: Sequence[Message], metadata: object) -> tuple:
     """Make a call of any shape; return its status, its text and its first message."""
     method = METHODS[name]
-    service = next(key for key, one in SERVICES.items() if one is method.containing_service)
+    service = method.containing_service.full_name.split(".")[2]  # klinecast.api.data.v1.DataService
     shape = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     request_class = message_factory.GetMessageClass(method.input_type)
     response_class = message_factory.GetMessageClass(method.output_type)
@@ -206,7 +209,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 
 def test_every_rpc_has_a_row_here_and_in_the_services() -> None:
     assert set(METHODS) == set(ROWS) == set(ACCESS)
-    assert len(METHODS) == sum(len(service.methods) for service in SERVICES.values())
+    assert len(METHODS) == sum(len(service.methods) for service in SERVICES)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

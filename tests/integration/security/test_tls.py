@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import time
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import grpc.aio
 import pytest
 
 from klinecast.client import Client, Security
+from klinecast.client._channel import open_channel
 from klinecast.errors import InvalidArgument, Unavailable
 from services.local.running import is_serving
 from services.runtime.app import Runtime
@@ -77,7 +79,8 @@ def test_h14_certificates_are_rotated_without_a_restart_or_a_failed_call(
     mutual: tuple[Suite, Secured], tmp_path: Path
 ) -> None:
     suite, secured = mutual
-    security = secured.security(secured.provider.token("a", "user", "ingest"), certificate=True)
+    token = secured.provider.token("a", "user", "ingest")
+    security = secured.security(token, certificate=True)
     own = Path(str(security.certificate_file)), Path(str(security.key_file))
     with suite.client(security=security) as client:
         config = make_config(client)
@@ -87,8 +90,10 @@ def test_h14_certificates_are_rotated_without_a_restart_or_a_failed_call(
         assert renewed == secured.server
         secured.authority.issue("client")
         deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
-            list(client.list_series())
+        with open_channel(suite.target("data"), security, ()) as plain:  # as the SDK opens it, but nothing tries again
+            listing = plain.unary_unary("/klinecast.api.data.v1.DataService/ListSeries")
+            while time.monotonic() < deadline:
+                listing(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=5)
         assert served_certificate(suite, secured) != before
         assert list(client.run_backtest(config))[-1].state == "SUCCEEDED"
         shutil.copy(own[1], tmp_path / "key")
@@ -96,6 +101,14 @@ def test_h14_certificates_are_rotated_without_a_restart_or_a_failed_call(
         assert served_certificate(suite, secured) != before
     assert "certificate_not_taken" in suite.log("data")
     assert "certificate_taken" in suite.log("data")
+    assert metric(suite, "auth_files_refused_total") >= 1
+    assert 0.9 < (metric(suite, "certificate_expiry_timestamp_seconds") - time.time()) / 86_400 < 1.0
+
+
+def metric(suite: Suite, name: str) -> float:
+    page = urllib.request.urlopen(f"http://{suite.metrics('data')}/metrics", timeout=5).read().decode()
+    [line] = [one for one in page.splitlines() if one.startswith(f"klinecast_data_{name} ")]
+    return float(line.split()[1])
 
 
 def served_certificate(suite: Suite, secured: Secured) -> str:

@@ -114,11 +114,14 @@ def test_h2_unknown_methods_are_for_those_with_a_token_only(secured_suite: Suite
     token = secured.provider.token("a", "user")
     for service in ("data", "backtest", "results"):
         with grpc.secure_channel(secured_suite.target(service), credentials) as channel:
-            for path in ("/klinecast.api.data.v1.DataService/Drop", "/grpc.reflection.v1alpha.ServerReflection/X"):
+            for path in (
+                "/klinecast.api.data.v1.DataService/Drop",
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",  # off by default
+            ):
                 codes = []
                 for metadata in ((), (("authorization", f"Bearer {token}"),)):
                     with pytest.raises(grpc.RpcError) as error:
-                        channel.unary_unary(path)(b"", metadata=metadata, timeout=5)
+                        next(channel.stream_stream(path)(iter([b""]), metadata=metadata, timeout=5))
                     codes.append(error.value.code())
                 assert codes == [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED]
 
@@ -171,12 +174,21 @@ def test_static_tokens_have_a_tenant_roles_and_an_end(own: tuple[Suite, Secured]
         soon(lambda: list(client.list_backtests()))
         config = make_config(client, strategy="slow", params={"seconds": 30.0})
         events = client.run_backtest(config)
-        next(events)
-        secured.remove_static("importer")
-        began = time.monotonic()
-        with pytest.raises(Unauthenticated, match="not valid"):
-            list(events)
-        assert time.monotonic() - began < 5
+        backtest_id = next(events).backtest_id
+        for change, refusal, text in (
+            ({"roles": ["ingest"]}, PermissionDenied, "the role"),
+            ({"tenant": "other"}, Unauthenticated, "another tenant"),
+            (None, Unauthenticated, "not valid"),
+        ):
+            secured.change_static("importer", roles=["ingest", "user"], tenant="acme")
+            soon(lambda: client.get_backtest(backtest_id))
+            watch = client.watch_backtest(backtest_id)
+            next(watch)
+            began = time.monotonic()
+            secured.remove_static("importer") if change is None else secured.change_static("importer", **change)
+            with pytest.raises(refusal, match=text):
+                list(watch)
+            assert time.monotonic() - began < 5
     with suite.client(security=secured.security(expired)) as client, pytest.raises(Unauthenticated, match="expired"):
         list(client.list_series())
     assert token not in "".join(suite.log(name) for name in ("data", "backtest", "results"))
@@ -241,7 +253,7 @@ def soon(check: Callable[[], object]) -> None:
     while True:
         try:
             check()
-        except (Unauthenticated, AssertionError):
+        except (Unauthenticated, PermissionDenied, NotFound, AssertionError):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         else:

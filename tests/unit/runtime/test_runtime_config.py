@@ -6,6 +6,8 @@ import sys
 import pytest
 from pydantic import SecretStr
 
+from services.backtest.settings import BacktestSettings, WorkerSettings
+from services.data.settings import DataSettings
 from services.runtime.config import (
     DatabaseSettings,
     RuntimeSettings,
@@ -32,6 +34,26 @@ def test_nested_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.database.pool_size == 3
     assert settings.shutdown.drain_seconds == 1.5
     assert settings.database.url.get_secret_value() == URL
+
+
+@pytest.mark.parametrize("settings", [BacktestSettings, WorkerSettings])
+def test_the_line_end_of_a_secrets_file_is_no_part_of_a_url(
+    settings: type[BacktestSettings | WorkerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLINECAST_DATABASE__URL", f"{URL}\n")
+    monkeypatch.setenv("KLINECAST_BROKER_URL", "redis://:secret@valkey/0\r\n")
+    loaded = load_settings(settings)
+    assert loaded.broker_url is not None
+    assert (loaded.database.url.get_secret_value(), loaded.broker_url.get_secret_value()) == (
+        URL,
+        "redis://:secret@valkey/0",
+    )
+
+
+def test_watches_are_many_whatever_else_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLINECAST_LIMITS__TENANT_MAX_RPCS", "5")
+    assert load_settings(BacktestSettings).limits.tenant_max_streams == 2000
+    assert load_settings(DataSettings).limits.tenant_max_streams is None
 
 
 def test_unknown_name_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
