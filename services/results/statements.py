@@ -102,11 +102,11 @@ _SORT = {
 
 
 def list_statement(*, by_statistic: bool, ascending: bool) -> str:
-    """Return the statement of a page: by create_time or by a statistic, after the last one seen."""
+    """Return the statement of a page by create_time or by a statistic, after the last one seen; bytes of headers bound it, too."""
     sort, cast = (_SORT["statistic"], "float8") if by_statistic else (_SORT["create_time"], "timestamptz")
     way, beyond = ("ASC", ">") if ascending else ("DESC", "<")
     return f"""
-WITH {CLOCK}
+WITH {CLOCK}, page AS (
 SELECT {COLUMNS}, {sort} AS sort_key FROM results.results
 WHERE tenant_id = %(tenant)s AND {LIVE}
   AND (%(strategy)s::text IS NULL OR strategy = %(strategy)s::text)
@@ -121,5 +121,10 @@ WHERE tenant_id = %(tenant)s AND {LIVE}
     WHERE ((statistics->wanted.name)::float8 BETWEEN coalesce(wanted.min, '-Infinity') AND coalesce(wanted.max, 'Infinity')) IS NOT TRUE
   )
   AND (%(after_id)s::uuid IS NULL OR ({sort}, result_id) {beyond} (%(after_key)s::{cast}, %(after_id)s::uuid))
-ORDER BY {sort} {way}, result_id {way} LIMIT %(limit)s
+ORDER BY {sort} {way}, results.result_id {way} LIMIT %(limit)s
+), sized AS (
+  SELECT *, count(*) OVER () AS found, row_number() OVER so_far AS nth, sum(octet_length(header)) OVER so_far AS header_bytes FROM page
+  WINDOW so_far AS (ORDER BY sort_key {way}, result_id::uuid {way} ROWS UNBOUNDED PRECEDING)
+)
+SELECT * FROM sized WHERE nth = 1 OR header_bytes <= %(most_bytes)s ORDER BY nth
 """

@@ -16,6 +16,9 @@ from services.results.saving import Chunk, Commit, ResultKey, StaleFenceError, S
 from services.runtime.database import Database, DriverConnection
 from services.runtime.paging import Cursor
 
+_PAGE_BYTES = 3 * 1024 * 1024
+"""Of headers on a page: a message holds 4 MiB, and the header of a hundred series is a quarter of one."""
+
 
 class PostgresResultStore:
     """All results of all tenants; every call names its tenant."""
@@ -113,11 +116,13 @@ class PostgresResultStore:
             "after_key": after_key,
             "after_id": after_id,
             "limit": listing.page_size,
+            "most_bytes": _PAGE_BYTES,
         }
         async with self._database.single() as connection:
             rows = await run(connection, statement, parameters)
             read_time = rows[0]["read_time"] if rows else (await run(connection, statements.NOW, {}))[0]["read_time"]
-        cursor = _cursor(rows[-1]) if len(rows) == listing.page_size else None
+        more = bool(rows) and (rows[0]["found"] == listing.page_size or len(rows) < rows[0]["found"])
+        cursor = _cursor(rows[-1]) if more else None
         return Page([_result(row) for row in rows], cursor, read_time)
 
     async def chunk(self, save_id: str, kind: str, row: int) -> Chunk | None:
