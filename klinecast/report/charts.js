@@ -7,9 +7,10 @@ const page = (() => {
   const tone = (name, alpha) => `rgb(${color(name)}${alpha ? ` / ${alpha}` : ""})`;
   const minus = (text) => text.replace("-", "−");
   const money = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })));
-  const price = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", { maximumSignificantDigits: 7 })));
+  // 7 digits, or cents where they are more: a small price and a large profit both keep what counts.
+  const digits = { maximumSignificantDigits: 7, maximumFractionDigits: 2, roundingPriority: "morePrecision" };
+  const number = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", digits)));
   const percent = (v) => (v == null ? "–" : minus((100 * v).toFixed(2)) + "%");
-  const short = (v) => minus(v.toLocaleString("en-US", { maximumSignificantDigits: 6 }));
   const shortPercent = (v) => minus(String(+(100 * v).toPrecision(6))) + "%";
   const makers = [], drawn = [];
 
@@ -74,5 +75,5 @@ const page = (() => {
     addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; draw(); });
   }
 
-  return { data, color, tone, minus, money, price, percent, short, shortPercent, chart, start };
+  return { data, color, tone, minus, money, number, percent, shortPercent, chart, start };
 })();

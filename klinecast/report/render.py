@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from klinecast.report.data import ReportData
 from klinecast.report.honesty import honesty_box, honesty_warnings
 from klinecast.report.labels import Kind, day, number
-from klinecast.report.page import chart_box, fact_columns, fill_page, plain, scrolled, section
+from klinecast.report.page import chart_box, exact, fact_columns, fill_page, plain, scrolled, section
 from klinecast.report.series import (
     Histogram,
     compute_drawdown,
@@ -97,7 +97,7 @@ def _chart_data(data: ReportData, spread: Histogram) -> dict[str, object]:
         "drawdown": _curve(data, drawdown),
         "price": None if data.each_series else _curve(data, data.close),
         "spread": [plain(100 * spread.centers), spread.counts.tolist(), 100 * spread.width],
-        "trades": [plain(data.trades[name][rows]) for name in (*_TRADES, *_TEXTS) if name in data.trades],
+        "trades": [exact(data.trades[name][rows]) for name in (*_TRADES, *_TEXTS) if name in data.trades],
     }
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from klinecast.report import ComparisonData, compared_result, render_comparison, render_report, report_data
@@ -126,6 +127,19 @@ def test_the_csv_has_every_trade_listed(browser, pages):
     assert lines[1].startswith("2025-01-01T00:00:00.000Z,2025-01-01T01:00:00.000Z,")
     assert json.loads(lines[1].split(",")[-1]) in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
     assert page.complaints() == []
+
+
+def test_money_is_exact_in_the_csv_and_right_to_the_cent_on_the_page(browser, tmp_path):
+    equity, trades = make_averages()
+    exact = {"quantity": 0.123456789, "entry_price": 1234567.89, "exit_price": 0.00001234567, "profit": -7654321.98}
+    trades = {**trades, **{name: np.full(len(trades["profit"]), value) for name, value in exact.items()}}
+    file = tmp_path / "exact.html"
+    file.write_text(render_report(report_data(make_result(equity, trades), equity, trades)), encoding="utf-8")
+    page = browser.open(file)
+    head, first, *_ = (line.split(",") for line in page.evaluate(CSV)[1].split("\r\n"))
+    assert {name: float(first[head.index(name)]) for name in exact} == exact
+    shown = page.evaluate("[...document.querySelector('#trades tbody tr').cells].map((one) => one.textContent)")
+    assert shown[3:7] == ["0.1234568", "1,234,567.89", "0.00001234567", "−7,654,321.98"]
 
 
 def test_an_empty_report_says_so(browser, pages):
