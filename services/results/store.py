@@ -9,6 +9,7 @@ from datetime import datetime
 
 from psycopg.rows import DictRow, dict_row
 
+from klinecast.errors import Unavailable
 from services.results import retention_statements, statements
 from services.results.keeping import Listing, Page, PinnedTooMuchError
 from services.results.retention import Policy, Reason
@@ -33,17 +34,23 @@ class PostgresResultStore:
             await _add(connection, save_id, chunks)
 
     async def commit(self, commit: Commit, chunks: Sequence[Chunk]) -> tuple[StoredResult, bool]:
-        """Store the last chunks and make the result visible; False when the same one was there. StaleFenceError."""
+        """Store the last chunks and make the result visible; False when the same one was there.
+
+        StaleFenceError; Unavailable when chunks stored before are gone.
+        """
         key = _key(commit.key)
         async with self._database.driver() as connection:
             async with connection.pipeline():
                 await connection.execute(statements.LOCK, key)
-                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, key)
+                same = key | {"save_id": commit.save_id, "checksum": commit.checksum}
+                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, same)
                 [before] = await cursor.fetchall()
-            if before["checksum"] == commit.checksum:
-                return _result((await run(connection, statements.GET, key))[0]), False
+            if before["result_id"] is not None:
+                return _result(before), False
             if commit.fence <= max(before["buried"] or 0, before["fence"] or 0):
                 raise StaleFenceError
+            if before["stored_rows"] + sum(one.row_count for one in chunks) != commit.row_count:
+                raise Unavailable("rows of this save are not there any more: save it again")
             async with connection.pipeline():
                 if before["fence"] is not None:
                     await connection.execute(statements.REMOVE, key | {"reason": None})
@@ -73,9 +80,10 @@ class PostgresResultStore:
             "max_ttl_s": self._service.max_ttl_s,
         }
 
-    async def forget_save(self, save_id: str) -> None:
+    async def forget_save(self, key: ResultKey, save_id: str) -> None:
         """Drop the chunks of a save that did not become a result."""
-        async with self._database.single() as connection:
+        async with self._database.driver() as connection:
+            await run(connection, statements.LOCK, _key(key))  # a commit that was cut may go on
             await run(connection, statements.FORGET_SAVE, {"save_id": save_id})
 
     async def get(self, key: ResultKey) -> StoredResult | None:
