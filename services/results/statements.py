@@ -23,11 +23,12 @@ FROM clock LEFT JOIN (SELECT {COLUMNS} FROM results.results WHERE {ROW} AND {LIV
 
 REMOVE = f"""
 WITH {CLOCK}, gone AS (
-  DELETE FROM results.results WHERE {ROW} RETURNING tenant_id, result_id, save_id, strategy, stored_bytes, create_time, {LIVE} AS live
+  DELETE FROM results.results WHERE {ROW} RETURNING tenant_id, result_id, save_id, strategy, stored_bytes, create_time, {LIVE} AS live,
+    CASE WHEN {LIVE} THEN %(reason)s ELSE %(by_time)s END::smallint AS reason
 ), emptied AS (DELETE FROM results.chunks USING gone WHERE chunks.save_id = gone.save_id),
 recorded AS (
   INSERT INTO results.audit (tenant_id, delete_time, result_id, strategy, reason, stored_bytes, create_time)
-  SELECT tenant_id, {AT}, result_id, strategy, %(reason)s, stored_bytes, create_time FROM gone WHERE %(reason)s::smallint IS NOT NULL
+  SELECT tenant_id, {AT}, result_id, strategy, reason, stored_bytes, create_time FROM gone WHERE reason IS NOT NULL
 )
 SELECT live FROM gone
 """
@@ -42,9 +43,10 @@ WITH {CLOCK}, policy AS (SELECT * FROM results.policies WHERE tenant_id = %(tena
 INSERT INTO results.results (tenant_id, result_id, save_id, fence, checksum, strategy, series, labels, statistics, header,
                              stored_bytes, start_time, end_time, create_time, last_read_time, expire_time)
 SELECT %(tenant)s, %(result_id)s, %(save_id)s, %(fence)s, %(checksum)s, %(strategy)s, %(series)s::jsonb, %(labels)s::jsonb,
-  %(statistics)s::jsonb, %(header)s, %(stored_bytes)s, %(start_time)s, %(end_time)s, at, at, at + make_interval(secs => least(greatest(
-    coalesce(%(ttl_s)s::float8, (SELECT default_ttl_s FROM policy), %(default_ttl_s)s),
-    coalesce((SELECT min_ttl_s FROM policy), %(min_ttl_s)s)), coalesce((SELECT max_ttl_s FROM policy), %(max_ttl_s)s)))
+  %(statistics)s::jsonb, %(header)s, %(stored_bytes)s, %(start_time)s, %(end_time)s, at, at, at + make_interval(secs => least(
+    greatest(coalesce(%(ttl_s)s::float8, (SELECT default_ttl_s FROM policy), %(default_ttl_s)s),
+      (SELECT min_ttl_s FROM policy), %(min_ttl_s)s::float8),
+    (SELECT max_ttl_s FROM policy), %(max_ttl_s)s::float8))
 FROM clock
 RETURNING {COLUMNS}
 """

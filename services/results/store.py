@@ -53,7 +53,7 @@ class PostgresResultStore:
                 raise Unavailable("rows of this save are not there any more: save it again")
             async with connection.pipeline():
                 if before["fence"] is not None:
-                    await connection.execute(statements.REMOVE, key | {"reason": None})
+                    await connection.execute(statements.REMOVE, key | _because(None))
                 await _add(connection, commit.save_id, chunks)
                 parameters = key | self._columns(commit)
                 cursor = await connection.cursor(row_factory=dict_row).execute(statements.COMMIT, parameters)
@@ -167,7 +167,7 @@ class PostgresResultStore:
             await run(connection, statements.LOCK, _key(key))
             if tombstone_fence > 0:
                 await run(connection, statements.BURY, {**_key(key), "fence": tombstone_fence})
-            rows = await run(connection, statements.REMOVE, {**_key(key), "reason": int(Reason.DELETED)})
+            rows = await run(connection, statements.REMOVE, _key(key) | _because(Reason.DELETED))
         return bool(rows and rows[0]["live"])
 
 
@@ -180,6 +180,11 @@ async def run(connection: DriverConnection, statement: str, parameters: Mapping[
 
 def _key(key: ResultKey) -> dict[str, object]:
     return {"tenant": key.tenant, "result_id": key.result_id}
+
+
+def _because(reason: Reason | None) -> dict[str, object]:
+    """Say why a live result goes, None for no record; one that has expired went by time, whoever removes its row."""
+    return {"reason": None if reason is None else int(reason), "by_time": int(Reason.EXPIRED)}
 
 
 def _over(value: int, most: int | None) -> bool:
