@@ -14,8 +14,8 @@ from services.results.saving import Chunk
 
 _Key = tuple[str, str]
 ENTRY_BYTES = 800
-"""What a chunk takes beside its payload: objects, their keys and their places in the tables (measured). Without it a budget full of
-chunks of 96 bytes took eight times as much."""
+"""What a chunk takes beside its payload: objects, keys and places in tables (measured). Chunks of 96 bytes would take
+eight times the budget."""
 Read = Callable[[str, str, int], Awaitable[Chunk | None]]
 """Reads the chunk of a save and kind that holds a row."""
 
