@@ -44,8 +44,19 @@ const page = (() => {
         series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}", label: "time", ...more.first }, ...series().map((one) => ({ width: 1.5, spanGaps: true, points: { show: false }, value: (_, v) => format(v), ...one }))],
       };
       box.replaceChildren();
-      drawn.push(new uPlot(options, columns, box));
+      const plot = new uPlot(options, columns, box);
+      drawn.push(plot);
+      box.onkeydown = (event) => read(plot, event);
     });
+  }
+
+  // Arrow keys do what a mouse does: the legend reads the next point, with Shift the 25th.
+  function read(plot, event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key] * (event.shiftKey ? 25 : 1), last = plot.data[0].length - 1;
+    if (!step) return;
+    event.preventDefault();
+    const at = Math.min(Math.max((plot.cursor.idx ?? (step > 0 ? -1 : last + 1)) + step, 0), last);
+    plot.setCursor({ left: plot.valToPos(plot.data[0][at], "x"), top: 0 });
   }
 
   function draw(printed) {

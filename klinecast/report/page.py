@@ -45,8 +45,8 @@ def section(name: str, title: str, content: str, note: str = "") -> str:
 
 
 def chart_box(name: str, described: str, css: str = "") -> str:
-    """Return the place of a chart; `described` is what it shows, for those who do not see it."""
-    return f'<div class="chart {css}" id="{name}" role="img" aria-label="{html.escape(described)}"></div>'
+    """Return the place of a chart; `described` is what it shows, for those who do not see it; arrow keys read it."""
+    return f'<div class="chart {css}" id="{name}" tabindex="0" role="img" aria-label="{html.escape(described)}"></div>'
 
 
 def scrolled(table: str, described: str, css: str = "") -> str:

@@ -22,6 +22,17 @@ DRAWN = """[...document.querySelectorAll(".chart")].map((box) => {
   }
   return [box.id, coloured];
 })"""
+LINE = """(() => {  // of the plot's columns, the share in which the line of closes is, whose colour no marker has
+  const canvas = document.querySelector("#price canvas"), { width, height } = canvas;
+  const [r, g, b] = page.color("--soft").match(/[0-9a-f]{2}/g).map((one) => parseInt(one, 16));
+  const [left, across, down] = [0.2, 0.7, 0.75].map((one, i) => Math.floor(one * (i === 2 ? height : width)));
+  const pixels = canvas.getContext("2d").getImageData(left, 0, across, down).data, found = new Set();
+  for (let i = 0; i < pixels.length; i += 4) {
+    if (Math.max(...[r, g, b].map((one, of) => Math.abs(pixels[i + of] - one))) < 40) found.add((i / 4) % across);
+  }
+  return found.size / across;
+})()"""
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "report"
 COLUMN = """[...document.querySelectorAll("#trades tbody tr")].map((row) => row.cells[6].textContent)"""
 CSV = """(async () => {
   let blob; const made = URL.createObjectURL, click = HTMLAnchorElement.prototype.click;
@@ -87,6 +98,42 @@ def test_every_chart_is_drawn_in_both_themes_and_nothing_complains(browser, page
     page.evaluate("document.getElementById('theme').click()")
     assert page.evaluate(background) != before
     assert min(_charts(page).values()) > 300
+    assert page.complaints() == []
+
+
+def test_the_price_has_its_line(browser, pages):
+    assert browser.open(pages["one"], fragment="#light").evaluate(LINE) > 0.75
+
+
+@pytest.mark.parametrize("name", ["one", "comparison"])
+def test_the_theme_is_the_readers_and_follows_it(browser, pages, name):
+    page, background = browser.open(pages[name]), "getComputedStyle(document.body).backgroundColor"
+    seen = [page.prefer(theme).evaluate(background) for theme in ("light", "dark", "light")]
+    assert seen == ["rgb(244, 246, 249)", "rgb(15, 20, 27)", "rgb(244, 246, 249)"]
+    page.evaluate("document.getElementById('theme').click()")
+    assert page.prefer("light").evaluate(background) == "rgb(15, 20, 27)"
+
+
+def test_arrow_keys_read_a_chart(browser, pages):
+    page = browser.open(pages["one"])
+    shown = "document.querySelector('#equity .u-legend').innerText"
+    page.evaluate("document.getElementById('equity').focus()")
+    for key in ("ArrowRight", "ArrowLeft"):
+        page.call("Input.dispatchKeyEvent", type="rawKeyDown", key=key)
+    first = page.evaluate(shown)
+    assert "2025-01-01 00:00" in first
+    page.call("Input.dispatchKeyEvent", type="rawKeyDown", key="ArrowRight")
+    assert page.evaluate(shown) != first
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("name", ["one", "several", "empty", "comparison"])
+@pytest.mark.parametrize(("look", "width"), [("light", 1200), ("dark", 1200), ("phone", 375)])
+def test_screenshots_are_kept_for_people(browser, pages, name, look, width):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page, file = browser.open(pages[name], width=width), SCREENSHOTS / f"{name}-{look}.png"
+    page.prefer("dark" if look == "dark" else "light").screenshot(file)
+    assert file.stat().st_size > 10_000
     assert page.complaints() == []
 
 
