@@ -127,6 +127,11 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def prefer(self, theme: str) -> Page:
+        """Be the page of somebody whose system is "light" or "dark"."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        return self
+
     def complaints(self) -> list[str]:
         """Return errors and warnings of the console, uncaught exceptions, and requests beyond the file itself."""
         return [found for one in self._events() if (found := _complaint(one["method"], one["params"]))]

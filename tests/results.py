@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +106,14 @@ def save(
     rows = tuple(0 if columns is None else len(next(iter(columns.values()))) for columns in (trades, equity))
     made = make_header(rows=rows, **header)  # type: ignore[arg-type]
     return client.save_result(made, trades=trades, fills=None, equity=equity, fence=fence, ttl_s=ttl_s)
+
+
+def wait_until(check: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return once something holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,9 @@ def with_profit(one: SeriesResult) -> dict[str, float]:
 
 def _trades(result: Result, trades: Mapping[str, Column]) -> dict[str, Column]:
     columns = {name: _column(trades, name, dtype) for name, dtype in _TRADES.items()}
-    reasons = _column(trades, "exit_reason", "i8")
-    names = [EXIT_REASONS.get(number, f"reason {number}") for number in range(int(reasons.max(initial=0)) + 1)]
-    columns["exit_reason"] = _looked_up(names, reasons)
+    reasons, numbers = np.unique(_column(trades, "exit_reason", "i8"), return_inverse=True)
+    names = [EXIT_REASONS.get(reason, f"reason {reason}") for reason in reasons.tolist()]
+    columns["exit_reason"] = _looked_up(names, numbers)
     if result.series_results:
         symbols = [one.series.symbol for one in result.series_results]
         columns["series"] = _looked_up(symbols, _column(trades, "series", "i8"))

@@ -7,9 +7,10 @@ const page = (() => {
   const tone = (name, alpha) => `rgb(${color(name)}${alpha ? ` / ${alpha}` : ""})`;
   const minus = (text) => text.replace("-", "−");
   const money = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })));
-  const price = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", { maximumSignificantDigits: 7 })));
+  // 7 digits, or cents where they are more: a small price and a large profit both keep what counts.
+  const digits = { maximumSignificantDigits: 7, maximumFractionDigits: 2, roundingPriority: "morePrecision" };
+  const number = (v) => (v == null ? "–" : minus(v.toLocaleString("en-US", digits)));
   const percent = (v) => (v == null ? "–" : minus((100 * v).toFixed(2)) + "%");
-  const short = (v) => minus(v.toLocaleString("en-US", { maximumSignificantDigits: 6 }));
   const shortPercent = (v) => minus(String(+(100 * v).toPrecision(6))) + "%";
   const makers = [], drawn = [];
 
@@ -43,8 +44,19 @@ const page = (() => {
         series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}", label: "time", ...more.first }, ...series().map((one) => ({ width: 1.5, spanGaps: true, points: { show: false }, value: (_, v) => format(v), ...one }))],
       };
       box.replaceChildren();
-      drawn.push(new uPlot(options, columns, box));
+      const plot = new uPlot(options, columns, box);
+      drawn.push(plot);
+      box.onkeydown = (event) => read(plot, event);
     });
+  }
+
+  // Arrow keys do what a mouse does: the legend reads the next point, with Shift the 25th.
+  function read(plot, event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key] * (event.shiftKey ? 25 : 1), last = plot.data[0].length - 1;
+    if (!step) return;
+    event.preventDefault();
+    const at = Math.min(Math.max((plot.cursor.idx ?? (step > 0 ? -1 : last + 1)) + step, 0), last);
+    plot.setCursor({ left: plot.valToPos(plot.data[0][at], "x"), top: 0 });
   }
 
   function draw(printed) {
@@ -74,5 +86,5 @@ const page = (() => {
     addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; draw(); });
   }
 
-  return { data, color, tone, minus, money, price, percent, short, shortPercent, chart, start };
+  return { data, color, tone, minus, money, number, percent, shortPercent, chart, start };
 })();

@@ -23,7 +23,7 @@ def render_comparison(comparison: ComparisonData) -> str:
     """Return the comparison as one HTML document that fetches nothing."""
     results = comparison.results
     growth = chart_box("growth", f"Growth of 1 over time: {_finals(results)}")
-    drawdowns = chart_box("drawdowns", "Drawdown of each result over time")
+    drawdowns = chart_box("drawdowns", f"Drawdown over time, at worst: {_worst(results)}")
     sections = (
         section("results", "Results", _results_table(results), html.escape(_ranges_note(results))),
         section(
@@ -115,7 +115,9 @@ def _differences(comparison: ComparisonData) -> str:
     for path, texts in list(comparison.differences.items())[:MAX_ROWS]:
         cells = "".join(f"<td>{html.escape(text(one))}</td>" for one in texts)
         rows.append(f'<tr><th scope="row">{html.escape(shortened(path))}</th>{cells}</tr>')
-    return scrolled(_side_by_side("Field", comparison.results, rows), "What differs in the configs")
+    table = scrolled(_side_by_side("Field", comparison.results, rows), "What differs in the configs")
+    more = len(comparison.differences) - MAX_ROWS
+    return table if more <= 0 else f'{table}<p class="note more">{more:,} more are not shown.</p>'
 
 
 def _side_by_side(first: str, results: Sequence[ComparedResult], rows: Sequence[str]) -> str:
@@ -140,3 +142,9 @@ def _ranges_note(results: Sequence[ComparedResult]) -> str:
 def _finals(results: Sequence[ComparedResult]) -> str:
     finals = [f"{one.label} {one.equity[-1] / one.initial_cash:.2f}" for one in results if len(one.equity)]
     return shortened(", ".join(finals)) or "equity was not kept"
+
+
+def _worst(results: Sequence[ComparedResult]) -> str:
+    return shortened(
+        ", ".join(f"{one.label} {number(one.statistics.get('max_drawdown'), Kind.PERCENT)}" for one in results)
+    )

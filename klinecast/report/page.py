@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
-import numpy as np
-
 from klinecast.columns import Column
 from klinecast.report.labels import shortened, spaced, text
 
@@ -47,8 +45,8 @@ def section(name: str, title: str, content: str, note: str = "") -> str:
 
 
 def chart_box(name: str, described: str, css: str = "") -> str:
-    """Return the place of a chart; `described` is what it shows, for those who do not see it."""
-    return f'<div class="chart {css}" id="{name}" role="img" aria-label="{html.escape(described)}"></div>'
+    """Return the place of a chart; `described` is what it shows, for those who do not see it; arrow keys read it."""
+    return f'<div class="chart {css}" id="{name}" tabindex="0" role="img" aria-label="{html.escape(described)}"></div>'
 
 
 def scrolled(table: str, described: str, css: str = "") -> str:
@@ -83,10 +81,23 @@ def head_row(names: Iterable[str]) -> str:
 
 
 def plain(values: Column) -> list[object]:
-    """Return a picked column for JSON: 7 digits are more than a screen shows; None where it is not finite."""
-    if values.dtype.kind != "f":
-        return [shortened(one) if isinstance(one, str) else one for one in values.tolist()]
-    return [float(f"{one:.7g}") if np.isfinite(one) else None for one in values.tolist()]
+    """Return a picked column for a chart: 7 digits, or cents where they are more; None where it is not finite."""
+    return [_rounded(one) if isinstance(one, float) else one for one in exact(values)]
+
+
+def exact(values: Column) -> list[object]:
+    """Return a column for JSON, every number as it is; None where it is not finite."""
+    return [_written(one) for one in values.tolist()]
+
+
+def _written(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return shortened(value) if isinstance(value, str) else value
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}") if abs(value) < 1e5 else round(value, 2)
 
 
 def _policy(code: str) -> str:

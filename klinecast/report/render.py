@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from klinecast.report.data import ReportData
 from klinecast.report.honesty import honesty_box, honesty_warnings
 from klinecast.report.labels import Kind, day, number
-from klinecast.report.page import chart_box, fact_columns, fill_page, plain, scrolled, section
+from klinecast.report.page import chart_box, exact, fact_columns, fill_page, plain, scrolled, section
 from klinecast.report.series import (
     Histogram,
     compute_drawdown,
@@ -56,7 +56,7 @@ def _charts(data: ReportData, spread: Histogram) -> list[str]:
     if data.each_series:  # prices of several series share no axis
         sections.append(section("each", "Each series", series_table(data)))
     else:
-        price = chart_box("price", "Price with entries and exits; the table of trades lists them")
+        price = chart_box("price", _described_price(data))
         marked = _MARKERS + _shown(data, "marked") if len(data.close) else ""
         sections.append(section("price", "Price, entries and exits", price, marked))
     sections.append(section("months", "Monthly returns", months_table(data)))
@@ -97,7 +97,7 @@ def _chart_data(data: ReportData, spread: Histogram) -> dict[str, object]:
         "drawdown": _curve(data, drawdown),
         "price": None if data.each_series else _curve(data, data.close),
         "spread": [plain(100 * spread.centers), spread.counts.tolist(), 100 * spread.width],
-        "trades": [plain(data.trades[name][rows]) for name in (*_TRADES, *_TEXTS) if name in data.trades],
+        "trades": [exact(data.trades[name][rows]) for name in (*_TRADES, *_TEXTS) if name in data.trades],
     }
 
 
@@ -141,6 +141,17 @@ def _described(data: ReportData) -> str:
 
 def _described_drawdown(data: ReportData) -> str:
     return f"Drawdown over time, at worst {number(data.statistics.get('max_drawdown'), Kind.PERCENT)}"
+
+
+def _described_price(data: ReportData) -> str:
+    if not len(data.close):
+        return "Prices were not kept"
+    first, last, low, high = (
+        f"{one:,.7g}" for one in (data.close[0], data.close[-1], data.close.min(), data.close.max())
+    )
+    return (
+        f"Price from {first} to {last}, between {low} and {high}, with the entries and exits the table of trades lists"
+    )
 
 
 def _described_spread(spread: Histogram) -> str:

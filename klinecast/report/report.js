@@ -1,7 +1,7 @@
 // The report of one result: its charts, and the trades to sort and to take along.
 (() => {
   "use strict";
-  const { data, color, tone, minus, money, price, percent, short, shortPercent, chart } = page;
+  const { data, color, tone, minus, money, number, percent, shortPercent, chart } = page;
   const [ENTRY, EXIT, SIDE, QUANTITY, PAID, GOT, PROFIT, FEES, REASON, SERIES] = data.trades.keys();
   const NAMES = ["Entry (UTC)", "Exit (UTC)", "Side", "Quantity", "Entry price", "Exit price", "Profit", "Fees", "Exit by", "Series"];
   const COLUMNS = ["entry_time", "exit_time", "side", "quantity", "entry_price", "exit_price", "profit", "fees", "exit_reason", "series"];
@@ -35,10 +35,10 @@
     ctx.restore();
   }
 
-  chart("equity", data.equity, () => [{ label: "equity", stroke: color("--c0"), width: 2 }, { label: "buy and hold", stroke: color("--soft"), dash: [5, 4] }], money, short);
+  chart("equity", data.equity, () => [{ label: "equity", stroke: color("--c0"), width: 2 }, { label: "buy and hold", stroke: color("--soft"), dash: [5, 4] }], money, number);
   const below = { scales: { y: { range: (_, low) => [Math.min(low, -0.01) * 1.08, 0] } } };
   chart("drawdown", data.drawdown, () => [{ label: "drawdown", stroke: tone("--loss"), fill: tone("--loss", 0.22), fillTo: 0 }], percent, shortPercent, below);
-  if (data.price) chart("price", data.price, () => [{ label: "close", stroke: color("--soft"), width: 1.25 }], price, short, { hooks: { draw: [markers] } });
+  if (data.price) chart("price", data.price, () => [{ label: "close", stroke: color("--soft"), width: 1.25 }], number, number, { hooks: { draw: [markers] } });
 
   const [centers, counts, width] = data.spread, most = Math.max(1, ...counts);
   const bars = uPlot.paths.bars({ size: [0.86, 80] });
@@ -48,7 +48,7 @@
   const range = (_, v) => (v == null ? "–" : `${edge(v - width / 2)} to ${edge(v + width / 2)}%`);
   chart("spread", [centers, only(-1), only(1)],
     () => [["losing trades", "--loss"], ["winning trades", "--gain"]].map(([label, name]) => ({ label, stroke: tone(name), fill: tone(name, 0.55), width: 1, paths: bars })),
-    (v) => (v == null ? "–" : String(v)), (v) => (Number.isInteger(v) ? short(v) : ""),
+    (v) => (v == null ? "–" : String(v)), (v) => (Number.isInteger(v) ? number(v) : ""),
     {
       scales: { x: { time: false, range: [centers[0] - width / 2, centers[centers.length - 1] + width / 2] }, y: { range: [0, most * 1.06] } },
       right: 26, x: { size: 34, values: (_, ticks) => ticks.map((v) => `${minus(String(+v.toPrecision(6)))}%`) }, first: { label: "return", value: range }, cursor: { points: { show: false }, drag: { x: false } },
@@ -56,7 +56,7 @@
 
   const time = (ms) => (ms < 0 ? "open" : new Date(ms).toISOString().slice(0, 16).replace("T", " "));
   const side = (v) => (v > 0 ? "long" : "short"), plain = (v) => v;
-  const show = [time, time, side, (v) => (v == null ? "–" : v.toLocaleString("en-US", { maximumSignificantDigits: 6 })), price, price, money, money, plain, plain];
+  const show = [time, time, side, number, number, number, money, money, plain, plain];
   const words = new Set([ENTRY, EXIT, SIDE, REASON, SERIES]);
   const last = (v) => (v === -1 ? Infinity : v);  // a trade still open ends after all others
   let sorted = { column: ENTRY, up: true };

@@ -1,4 +1,7 @@
-"""Backtests outlive their results: tells which results have gone, and marks the backtests that point to them."""
+"""Backtests outlive their results: tells which results have gone, and marks the backtests that point to them.
+
+A mark is for ever, and one look is not enough for it: an extension judges life when it begins, and may be seen later.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,9 @@ class ResultExpiry:
         self._check_results = check_results
         """Returns those of a tenant's results that are kept; raises KlinecastError. Blocks."""
         self._after: str | None = None
+        self._missed: set[JobKey] = set()
+        self._missed_before: set[JobKey] = set()
+        """In the pass before this one, which began a minute ago or more."""
 
     async def told(self, jobs: Sequence[Job]) -> list[Job]:
         """Return the jobs of one tenant with result_expired filled in; None where the results service is away."""
@@ -50,23 +56,25 @@ class ResultExpiry:
         return [self._with(job, gone) for job in jobs]
 
     async def look(self) -> bool:
-        """Look at the next backtests and mark those whose result has gone; return whether that was the last of them."""
+        """Look at the next backtests and mark those whose result was missed twice; return whether the pass is over."""
         held = await self._store.held(self._after, _BATCH)
-        tenants = {one.key.tenant for one in held}
-        for tenant in tenants:
-            await self._gone([one for one in held if one.key.tenant == tenant])
-        self._after = held[-1].key.backtest_id if len(held) == _BATCH else None
-        return self._after is None
+        for tenant in {one.key.tenant for one in held}:
+            gone = await self._gone([one for one in held if one.key.tenant == tenant])
+            self._missed |= gone - self._missed_before
+            if sure := gone & self._missed_before:
+                await self._store.mark_expired(list(sure))
+        if len(held) == _BATCH:
+            self._after = held[-1].key.backtest_id
+            return False
+        self._after, self._missed_before, self._missed = None, self._missed, set()
+        return True
 
     async def _gone(self, held: Sequence[Held]) -> frozenset[JobKey]:
         if not held:
             return frozenset()
         ids = sorted({one.result_id for one in held})
         kept = set(await asyncio.to_thread(self._check_results, held[0].key.tenant, ids))
-        gone = [one.key for one in held if one.result_id not in kept]
-        if gone:
-            await self._store.mark_expired(gone)
-        return frozenset(gone)
+        return frozenset(one.key for one in held if one.result_id not in kept)
 
     @staticmethod
     def _with(job: Job, gone: frozenset[JobKey] | None) -> Job:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from klinecast.convert.violations import Violations
 
 LONGEST_TTL_S = 10 * 366 * 86_400.0
+
+_Number = TypeVar("_Number", int, float)
 
 
 class Reason(IntEnum):
@@ -33,7 +35,19 @@ class Policy:
     max_bytes: int | None = None
 
     def over(self, base: Policy) -> Policy:
-        """Return this policy with what is not set taken from another."""
+        """Return this policy with what is not set taken from another, whose bounds it keeps even if they came later."""
+        upper = _least(self.max_ttl_s, base.max_ttl_s)
+        lower = _least(_greatest(self.min_ttl_s, base.min_ttl_s), upper)
+        default = self._or(base).default_ttl_s
+        return Policy(
+            default_ttl_s=None if default is None else _least(_greatest(default, lower), upper),
+            min_ttl_s=lower,
+            max_ttl_s=upper,
+            max_results=_least(self.max_results, base.max_results),
+            max_bytes=_least(self.max_bytes, base.max_bytes),
+        )
+
+    def _or(self, base: Policy) -> Policy:
         mine = {one.name: getattr(self, one.name) for one in fields(self)}
         return Policy(**{name: getattr(base, name) if value is None else value for name, value in mine.items()})
 
@@ -44,7 +58,7 @@ class Policy:
 
     def check(self, service: Policy, found: Violations) -> None:
         """Note what of a tenant's policy is malformed, or beyond what the service allows."""
-        effective = self.over(service)
+        effective = self._or(service)
         shortest, longest = service.min_ttl_s or 1.0, service.max_ttl_s or LONGEST_TTL_S
         for name in ("min_ttl", "max_ttl", "default_ttl"):
             value = getattr(self, f"{name}_s")
@@ -145,3 +159,11 @@ class RetentionStore(Protocol):
 
     async def list_audit(self, tenant: str, listing: AuditListing) -> Sequence[AuditRecord]:
         """Return a page of what went, newest first."""
+
+
+def _least(*values: _Number | None) -> _Number | None:
+    return min((one for one in values if one is not None), default=None)
+
+
+def _greatest(*values: _Number | None) -> _Number | None:
+    return max((one for one in values if one is not None), default=None)

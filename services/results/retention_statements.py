@@ -51,10 +51,16 @@ recorded AS (
 )"""
 _GONE = "result.tenant_id, result.result_id, result.save_id, result.strategy, result.stored_bytes, result.create_time"
 
+# Locked only as they were seen: one that was read or retained since is the coldest no more.
 EVICT = f"""
-WITH {CLOCK}, {_USED}, old AS ({_COLDEST} LIMIT %(limit)s FOR UPDATE SKIP LOCKED), doomed AS ({_DOOMED}), gone AS (
+WITH {CLOCK}, {_USED}, cold AS MATERIALIZED ({_COLDEST} LIMIT %(limit)s), old AS (
+  SELECT result.tenant_id, result.result_id, result.stored_bytes, result.last_read_time FROM results.results AS result
+  JOIN cold USING (tenant_id, result_id) WHERE result.last_read_time = cold.last_read_time AND NOT result.pinned
+  FOR UPDATE OF result SKIP LOCKED
+), doomed AS ({_DOOMED}), gone AS (
   DELETE FROM results.results AS result USING doomed
-  WHERE result.tenant_id = doomed.tenant_id AND result.result_id = doomed.result_id RETURNING {_GONE}, doomed.reason
+  WHERE result.tenant_id = doomed.tenant_id AND result.result_id = doomed.result_id AND (nth = 1 OR freed <= %(most_bytes)s)
+  RETURNING {_GONE}, doomed.reason
 ), {_TAKE}
 SELECT reason, count(*) AS results, sum(stored_bytes)::bigint AS bytes FROM gone GROUP BY reason
 """
@@ -74,11 +80,15 @@ SELECT {AT} AS read_time, (SELECT jsonb_agg(lost ORDER BY reason) FROM lost WHER
 
 SWEEP = f"""
 WITH {CLOCK}, old AS (
-  SELECT tenant_id, result_id FROM results.results
+  SELECT tenant_id, result_id, stored_bytes, expire_time FROM results.results
   WHERE NOT pinned AND expire_time <= {AT} AND expire_time >= %(after)s::timestamptz ORDER BY expire_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), oldest AS (
+  SELECT *, row_number() OVER due AS nth, sum(stored_bytes) OVER due AS freed FROM old
+  WINDOW due AS (ORDER BY expire_time, result_id ROWS UNBOUNDED PRECEDING)
 ), gone AS (
-  DELETE FROM results.results AS result USING old
-  WHERE result.tenant_id = old.tenant_id AND result.result_id = old.result_id RETURNING {_GONE}, result.expire_time, %(by_time)s::smallint AS reason
+  DELETE FROM results.results AS result USING oldest
+  WHERE result.tenant_id = oldest.tenant_id AND result.result_id = oldest.result_id AND (nth = 1 OR freed <= %(most_bytes)s)
+  RETURNING {_GONE}, result.expire_time, %(by_time)s::smallint AS reason
 ), {_TAKE}
 SELECT count(*) AS results, coalesce(sum(stored_bytes), 0)::bigint AS bytes, max(expire_time) AS last_expiry FROM gone
 """

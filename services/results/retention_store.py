@@ -12,10 +12,11 @@ from services.results import retention_statements as statements
 from services.results.retention import AuditListing, AuditRecord, Policy, Preview, Reason, Taken, Usage
 from services.results.saving import ResultKey
 from services.results.store import run
-from services.results.sweeping import Backlog, OrphanScan
+from services.results.sweeping import BATCH, BATCH_BYTES, Backlog, OrphanScan
 from services.runtime.database import Database
 
 _BEGINNING = "-infinity"
+_A_BATCH = {"limit": BATCH, "most_bytes": BATCH_BYTES}
 
 
 class PostgresRetentionStore:
@@ -62,15 +63,15 @@ class PostgresRetentionStore:
         )
         return [AuditRecord(**row | {"reason": Reason(row["reason"])}) for row in rows]
 
-    async def sweep(self, after: datetime | None, limit: int) -> tuple[Taken, datetime | None]:
-        """Delete up to `limit` results that expired, from an expiry on; return what went and the last expiry."""
+    async def sweep(self, after: datetime | None) -> tuple[Taken, datetime | None]:
+        """Delete a batch of results that expired, from an expiry on; return what went and the last expiry."""
         by_time = int(Reason.EXPIRED)
-        [row] = await self._run(statements.SWEEP, after=after or _BEGINNING, limit=limit, by_time=by_time)
+        [row] = await self._run(statements.SWEEP, after=after or _BEGINNING, by_time=by_time, **_A_BATCH)
         taken = {Reason.EXPIRED: (row["results"], row["bytes"])} if row["results"] else {}
         return Taken(taken), row["last_expiry"]
 
-    async def evict(self, tenant: str, limit: int) -> Taken:
-        """Delete up to `limit` of the least recently read results that are beyond the tenant's limits."""
+    async def evict(self, tenant: str) -> Taken:
+        """Delete a batch of the least recently read results that are beyond the tenant's limits."""
         policy = (await self.policy(tenant)).over(self._service)
         if not policy.limited:
             return Taken()
@@ -78,7 +79,7 @@ class PostgresRetentionStore:
             [mine] = await run(connection, statements.TRY_LOCK_TENANT, {"tenant": tenant})
             if not mine["locked"]:  # another replica is at it: two would take twice as much
                 return Taken()
-            rows = await run(connection, statements.EVICT, _limits(tenant, policy) | {"limit": limit})
+            rows = await run(connection, statements.EVICT, _limits(tenant, policy) | _A_BATCH)
         return Taken({Reason(row["reason"]): (row["results"], row["bytes"]) for row in rows})
 
     async def limited_tenants(self) -> Sequence[str]:

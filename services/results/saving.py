@@ -72,6 +72,8 @@ class Commit:
     labels: Mapping[str, str]
     statistics: Mapping[str, float]
     """Numbers of the header among them: all that one may order and filter by."""
+    row_count: int
+    """Of all kinds: what the chunks add up to."""
     stored_bytes: int
 
 
@@ -86,9 +88,12 @@ class SaveStore(Protocol):
         """Store chunks that nobody sees yet."""
 
     async def commit(self, commit: Commit, chunks: Sequence[Chunk]) -> tuple[StoredResult, bool]:
-        """Store the last chunks and make the result visible; False when the same one was there. StaleFenceError."""
+        """Store the last chunks and make the result visible; False when the same one was there.
 
-    async def forget_save(self, save_id: str) -> None:
+        StaleFenceError; Unavailable when chunks stored before are gone.
+        """
+
+    async def forget_save(self, key: ResultKey, save_id: str) -> None:
         """Drop the chunks of a save that did not become a result."""
 
 

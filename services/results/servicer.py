@@ -68,12 +68,12 @@ class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
     ) -> pb.SaveResultResponse:
         """Store a result: all of it becomes visible at the commit, or none."""
         begin = await self._begin(requests)
-        save, committed = Save(self._parts.store), False
+        key, save, committed = _key(begin.header.result_id, Violations()), Save(self._parts.store), False
         try:
             async for request in requests:
                 kind = request.WhichOneof("payload")
                 if kind == "commit":
-                    stored, is_new = await self._commit(begin, save, request.commit.checksum)
+                    stored, is_new = await self._commit(begin, key, save, request.commit.checksum)
                     committed = is_new
                     if is_new:
                         self._parts.saved(stored)
@@ -84,7 +84,7 @@ class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
             raise _invalid("commit", "is missing: nothing was stored")
         finally:
             if save.flushed and not committed:
-                await self._parts.store.forget_save(save.save_id)
+                await self._parts.store.forget_save(key, save.save_id)
 
     async def GetResult(self, request: pb.GetResultRequest, context: _Context) -> pb.GetResultResponse:
         """Get the header of a result."""
@@ -208,11 +208,12 @@ class ResultsServicer(results_service_pb2_grpc.ResultsServiceServicer):
         found.raise_if_any()
         return first.begin
 
-    async def _commit(self, begin: pb.SaveResultBegin, save: Save, checksum: str) -> tuple[StoredResult, bool]:
+    async def _commit(
+        self, begin: pb.SaveResultBegin, key: ResultKey, save: Save, checksum: str
+    ) -> tuple[StoredResult, bool]:
         header = begin.header
         rows = {"trades": header.trade_rows, "fills": header.fill_rows, "equity": header.equity_rows}
         save.check(rows, checksum)
-        key = _key(header.result_id, Violations())
         commit = messages.commit_from_proto(
             begin, key, save_id=save.save_id, checksum=checksum, payload_bytes=save.stored_bytes
         )

@@ -60,6 +60,7 @@ def commit_from_proto(
         end_time=_datetime(config, "end_time"),
         labels=dict(config.labels),
         statistics={name: value for name, value in numbers.items() if math.isfinite(value)} | dict(header.statistics),
+        row_count=header.trade_rows + header.fill_rows + header.equity_rows,
         stored_bytes=payload_bytes + len(wire),
     )
 

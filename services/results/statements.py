@@ -17,16 +17,18 @@ BEFORE_COMMIT = f"""
 WITH {CLOCK}
 SELECT greatest((SELECT fence FROM results.tombstones WHERE {ROW}), 0) AS buried,
   (SELECT fence FROM results.results WHERE {ROW}) AS fence,
-  (SELECT checksum FROM results.results WHERE {ROW} AND {LIVE}) AS checksum
+  (SELECT coalesce(sum(row_count), 0) FROM results.chunks WHERE save_id = %(save_id)s) AS stored_rows, kept.*
+FROM clock LEFT JOIN (SELECT {COLUMNS} FROM results.results WHERE {ROW} AND {LIVE} AND checksum = %(checksum)s) AS kept ON true
 """
 
 REMOVE = f"""
 WITH {CLOCK}, gone AS (
-  DELETE FROM results.results WHERE {ROW} RETURNING tenant_id, result_id, save_id, strategy, stored_bytes, create_time, {LIVE} AS live
+  DELETE FROM results.results WHERE {ROW} RETURNING tenant_id, result_id, save_id, strategy, stored_bytes, create_time, {LIVE} AS live,
+    CASE WHEN {LIVE} THEN %(reason)s ELSE %(by_time)s END::smallint AS reason
 ), emptied AS (DELETE FROM results.chunks USING gone WHERE chunks.save_id = gone.save_id),
 recorded AS (
   INSERT INTO results.audit (tenant_id, delete_time, result_id, strategy, reason, stored_bytes, create_time)
-  SELECT tenant_id, {AT}, result_id, strategy, %(reason)s, stored_bytes, create_time FROM gone WHERE %(reason)s::smallint IS NOT NULL
+  SELECT tenant_id, {AT}, result_id, strategy, reason, stored_bytes, create_time FROM gone WHERE reason IS NOT NULL
 )
 SELECT live FROM gone
 """
@@ -41,9 +43,10 @@ WITH {CLOCK}, policy AS (SELECT * FROM results.policies WHERE tenant_id = %(tena
 INSERT INTO results.results (tenant_id, result_id, save_id, fence, checksum, strategy, series, labels, statistics, header,
                              stored_bytes, start_time, end_time, create_time, last_read_time, expire_time)
 SELECT %(tenant)s, %(result_id)s, %(save_id)s, %(fence)s, %(checksum)s, %(strategy)s, %(series)s::jsonb, %(labels)s::jsonb,
-  %(statistics)s::jsonb, %(header)s, %(stored_bytes)s, %(start_time)s, %(end_time)s, at, at, at + make_interval(secs => least(greatest(
-    coalesce(%(ttl_s)s::float8, (SELECT default_ttl_s FROM policy), %(default_ttl_s)s),
-    coalesce((SELECT min_ttl_s FROM policy), %(min_ttl_s)s)), coalesce((SELECT max_ttl_s FROM policy), %(max_ttl_s)s)))
+  %(statistics)s::jsonb, %(header)s, %(stored_bytes)s, %(start_time)s, %(end_time)s, at, at, at + make_interval(secs => least(
+    greatest(coalesce(%(ttl_s)s::float8, (SELECT default_ttl_s FROM policy), %(default_ttl_s)s),
+      (SELECT min_ttl_s FROM policy), %(min_ttl_s)s::float8),
+    (SELECT max_ttl_s FROM policy), %(max_ttl_s)s::float8))
 FROM clock
 RETURNING {COLUMNS}
 """
@@ -102,11 +105,11 @@ _SORT = {
 
 
 def list_statement(*, by_statistic: bool, ascending: bool) -> str:
-    """Return the statement of a page: by create_time or by a statistic, after the last one seen."""
+    """Return the statement of a page by create_time or by a statistic, after the last one seen; bytes of headers bound it, too."""
     sort, cast = (_SORT["statistic"], "float8") if by_statistic else (_SORT["create_time"], "timestamptz")
     way, beyond = ("ASC", ">") if ascending else ("DESC", "<")
     return f"""
-WITH {CLOCK}
+WITH {CLOCK}, page AS (
 SELECT {COLUMNS}, {sort} AS sort_key FROM results.results
 WHERE tenant_id = %(tenant)s AND {LIVE}
   AND (%(strategy)s::text IS NULL OR strategy = %(strategy)s::text)
@@ -121,5 +124,10 @@ WHERE tenant_id = %(tenant)s AND {LIVE}
     WHERE ((statistics->wanted.name)::float8 BETWEEN coalesce(wanted.min, '-Infinity') AND coalesce(wanted.max, 'Infinity')) IS NOT TRUE
   )
   AND (%(after_id)s::uuid IS NULL OR ({sort}, result_id) {beyond} (%(after_key)s::{cast}, %(after_id)s::uuid))
-ORDER BY {sort} {way}, result_id {way} LIMIT %(limit)s
+ORDER BY {sort} {way}, results.result_id {way} LIMIT %(limit)s
+), sized AS (
+  SELECT *, count(*) OVER () AS found, row_number() OVER so_far AS nth, sum(octet_length(header)) OVER so_far AS header_bytes FROM page
+  WINDOW so_far AS (ORDER BY sort_key {way}, result_id::uuid {way} ROWS UNBOUNDED PRECEDING)
+)
+SELECT * FROM sized WHERE nth = 1 OR header_bytes <= %(most_bytes)s ORDER BY nth
 """

@@ -9,12 +9,16 @@ from datetime import datetime
 
 from psycopg.rows import DictRow, dict_row
 
+from klinecast.errors import Unavailable
 from services.results import retention_statements, statements
 from services.results.keeping import Listing, Page, PinnedTooMuchError
 from services.results.retention import Policy, Reason
 from services.results.saving import Chunk, Commit, ResultKey, StaleFenceError, StoredResult
 from services.runtime.database import Database, DriverConnection
 from services.runtime.paging import Cursor
+
+_PAGE_BYTES = 3 * 1024 * 1024
+"""Of headers on a page: a message holds 4 MiB, and the header of a hundred series is a quarter of one."""
 
 
 class PostgresResultStore:
@@ -30,20 +34,26 @@ class PostgresResultStore:
             await _add(connection, save_id, chunks)
 
     async def commit(self, commit: Commit, chunks: Sequence[Chunk]) -> tuple[StoredResult, bool]:
-        """Store the last chunks and make the result visible; False when the same one was there. StaleFenceError."""
+        """Store the last chunks and make the result visible; False when the same one was there.
+
+        StaleFenceError; Unavailable when chunks stored before are gone.
+        """
         key = _key(commit.key)
         async with self._database.driver() as connection:
             async with connection.pipeline():
                 await connection.execute(statements.LOCK, key)
-                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, key)
+                same = key | {"save_id": commit.save_id, "checksum": commit.checksum}
+                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, same)
                 [before] = await cursor.fetchall()
-            if before["checksum"] == commit.checksum:
-                return _result((await run(connection, statements.GET, key))[0]), False
+            if before["result_id"] is not None:
+                return _result(before), False
             if commit.fence <= max(before["buried"] or 0, before["fence"] or 0):
                 raise StaleFenceError
+            if before["stored_rows"] + sum(one.row_count for one in chunks) != commit.row_count:
+                raise Unavailable("rows of this save are not there any more: save it again")
             async with connection.pipeline():
                 if before["fence"] is not None:
-                    await connection.execute(statements.REMOVE, key | {"reason": None})
+                    await connection.execute(statements.REMOVE, key | _because(None))
                 await _add(connection, commit.save_id, chunks)
                 parameters = key | self._columns(commit)
                 cursor = await connection.cursor(row_factory=dict_row).execute(statements.COMMIT, parameters)
@@ -70,9 +80,10 @@ class PostgresResultStore:
             "max_ttl_s": self._service.max_ttl_s,
         }
 
-    async def forget_save(self, save_id: str) -> None:
+    async def forget_save(self, key: ResultKey, save_id: str) -> None:
         """Drop the chunks of a save that did not become a result."""
-        async with self._database.single() as connection:
+        async with self._database.driver() as connection:
+            await run(connection, statements.LOCK, _key(key))  # a commit that was cut may go on
             await run(connection, statements.FORGET_SAVE, {"save_id": save_id})
 
     async def get(self, key: ResultKey) -> StoredResult | None:
@@ -113,11 +124,13 @@ class PostgresResultStore:
             "after_key": after_key,
             "after_id": after_id,
             "limit": listing.page_size,
+            "most_bytes": _PAGE_BYTES,
         }
         async with self._database.single() as connection:
             rows = await run(connection, statement, parameters)
             read_time = rows[0]["read_time"] if rows else (await run(connection, statements.NOW, {}))[0]["read_time"]
-        cursor = _cursor(rows[-1]) if len(rows) == listing.page_size else None
+        more = bool(rows) and (rows[0]["found"] == listing.page_size or len(rows) < rows[0]["found"])
+        cursor = _cursor(rows[-1]) if more else None
         return Page([_result(row) for row in rows], cursor, read_time)
 
     async def chunk(self, save_id: str, kind: str, row: int) -> Chunk | None:
@@ -154,7 +167,7 @@ class PostgresResultStore:
             await run(connection, statements.LOCK, _key(key))
             if tombstone_fence > 0:
                 await run(connection, statements.BURY, {**_key(key), "fence": tombstone_fence})
-            rows = await run(connection, statements.REMOVE, {**_key(key), "reason": int(Reason.DELETED)})
+            rows = await run(connection, statements.REMOVE, _key(key) | _because(Reason.DELETED))
         return bool(rows and rows[0]["live"])
 
 
@@ -167,6 +180,11 @@ async def run(connection: DriverConnection, statement: str, parameters: Mapping[
 
 def _key(key: ResultKey) -> dict[str, object]:
     return {"tenant": key.tenant, "result_id": key.result_id}
+
+
+def _because(reason: Reason | None) -> dict[str, object]:
+    """Say why a live result goes, None for no record; one that has expired went by time, whoever removes its row."""
+    return {"reason": None if reason is None else int(reason), "by_time": int(Reason.EXPIRED)}
 
 
 def _over(value: int, most: int | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,19 +12,24 @@ from typing import Protocol
 
 from services.results.retention import Taken
 from services.results.saving import ResultKey
+from services.runtime.logs import get_logger
 
 ORPHAN_AGE_S = 3600.0
 """Chunks older than this whose header is missing are no save under way."""
 BATCH = 250
-"""Results a statement: their locks are held for milliseconds."""
+"""Results a statement at most: their locks are held for milliseconds."""
+BATCH_BYTES = 64 * 1024 * 1024
+"""Of those results, unless it is one: a statement of more may not end in its time, and the next would be the same."""
 REST = 2.0
 """After a batch the sweeper rests so many times as long as it took: two thirds of the database are the callers'."""
 TOUCH_EVERY_S = 60.0
 _SELDOM = 60
+"""Turns of one step to the next, and failures in a row from one line in the log to the next."""
 _BACKLOG_MOST = 10_000
 _LOOKED_AT = 1_000
 _PAUSE_S = 0.01
 _Step = Callable[[], Awaitable[None]]
+_LOG = get_logger("sweeping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +54,11 @@ class OrphanScan:
 class SweepStore(Protocol):
     """What the sweeper needs from the database; every call is one bounded transaction."""
 
-    async def sweep(self, after: datetime | None, limit: int) -> tuple[Taken, datetime | None]:
-        """Delete up to `limit` results that expired, from an expiry on; return what went and the last expiry."""
+    async def sweep(self, after: datetime | None) -> tuple[Taken, datetime | None]:
+        """Delete a batch of results that expired, from an expiry on; return what went and the last expiry."""
 
-    async def evict(self, tenant: str, limit: int) -> Taken:
-        """Delete up to `limit` of the least recently read results that are beyond the tenant's limits."""
+    async def evict(self, tenant: str) -> Taken:
+        """Delete a batch of the least recently read results that are beyond the tenant's limits."""
 
     async def limited_tenants(self) -> Sequence[str]:
         """Return the tenants whose results are limited."""
@@ -91,7 +97,6 @@ class Sweeper:
         self._observer = observer
         self._read: dict[ResultKey, None] = {}
         self._grown: set[str] = set()
-        self._look_at_all = True
         self._scanned: datetime | None = None
 
     def note_read(self, key: ResultKey) -> None:
@@ -103,57 +108,61 @@ class Sweeper:
         self._grown.add(tenant)
 
     async def run(self) -> None:
-        """Sweep until cancelled; what fails is tried again in the next turn."""
+        """Sweep until cancelled; what fails is tried again in its next turn, and keeps nothing else waiting."""
+        often = (self._sweep, self._touch, self._evict, self._measure)
+        seldom = (self._look_at_all, self._scrub, self._forget)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._each_turn([self._sweep]))
-            group.create_task(self._each_turn([self._touch, self._evict, self._measure], [self._scrub, self._forget]))
+            for step in often:
+                group.create_task(self._each_turn(step, self._every_s))
+            for step in seldom:
+                group.create_task(self._each_turn(step, self._every_s * _SELDOM))
 
-    async def _each_turn(self, steps: Sequence[_Step], seldom: Sequence[_Step] = ()) -> None:
-        turn = 0
+    async def _each_turn(self, step: _Step, every_s: float) -> None:
+        failures = 0
         while True:
-            if turn % _SELDOM == 0 and seldom:
-                self._look_at_all = True
             try:
-                for step in (*steps, *(seldom if turn % _SELDOM == 0 else ())):
-                    await step()
-            except Exception:  # the database is away: the next turn tries again
-                pass
-            turn += 1
-            await asyncio.sleep(self._every_s)
+                await step()
+                failures = 0
+            except Exception as error:
+                _note(step.__name__, failures, error)
+                failures += 1
+            await asyncio.sleep(every_s)
 
     async def _sweep(self) -> None:
         after: datetime | None = None
         while True:
             started = time.monotonic()
-            taken, after = await self._store.sweep(after, BATCH)
-            await self._rest(taken, started)
-            if taken.results < BATCH:
-                return
-
-    async def _touch(self) -> None:
-        keys, self._read = list(self._read), {}
-        if keys:
-            await self._store.touch(keys, TOUCH_EVERY_S)
-
-    async def _evict(self) -> None:
-        if self._look_at_all:
-            self._grown.update(await self._store.limited_tenants())
-            self._look_at_all = False
-        while self._grown:
-            tenant = self._grown.pop()
-            try:
-                await self._evict_from(tenant)
-            except Exception:
-                self._grown.add(tenant)
-                raise
-
-    async def _evict_from(self, tenant: str) -> None:
-        while True:
-            started = time.monotonic()
-            taken = await self._store.evict(tenant, BATCH)
+            taken, after = await self._store.sweep(after)
             await self._rest(taken, started)
             if not taken.results:
                 return
+
+    async def _touch(self) -> None:
+        while keys := list(itertools.islice(self._read, _LOOKED_AT)):
+            await self._store.touch(keys, TOUCH_EVERY_S)
+            for key in keys:  # only now: what fails is written later
+                self._read.pop(key, None)
+
+    async def _look_at_all(self) -> None:
+        self._grown.update(await self._store.limited_tenants())
+
+    async def _evict(self) -> None:
+        """Take a batch from each tenant by turns until all are in bounds; one that fails waits for the next turn."""
+        tenants, self._grown = self._grown, set()
+        failed: dict[str, Exception] = {}
+        while tenants:
+            for tenant in tuple(tenants):
+                started = time.monotonic()
+                try:
+                    taken = await self._store.evict(tenant)
+                except Exception as error:
+                    failed[tenant], taken = error, Taken()
+                if not taken.results:
+                    tenants.discard(tenant)
+                await self._rest(taken, started)
+        self._grown.update(failed)
+        if failed:
+            raise next(iter(failed.values()))
 
     async def _rest(self, taken: Taken, started: float) -> None:
         self._observer.taken(taken)
@@ -178,3 +187,8 @@ class Sweeper:
             if await self._store.forget(_LOOKED_AT) < _LOOKED_AT:
                 return
             await asyncio.sleep(_PAUSE_S)
+
+
+def _note(step: str, failures: int, error: Exception) -> None:
+    if failures % _SELDOM == 0:  # an outage is one line, not one each second
+        _LOG.warning("sweeping_failed", step=step.strip("_"), problem=f"{type(error).__name__}: {error}")

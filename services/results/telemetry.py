@@ -59,6 +59,6 @@ class _CacheCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         prefix, cache = "klinecast_results_cache", self._cache
-        yield GaugeMetricFamily(f"{prefix}_bytes", "Bytes of payloads in memory", value=cache.size_bytes)
+        yield GaugeMetricFamily(f"{prefix}_bytes", "Bytes of chunks in memory", value=cache.size_bytes)
         yield CounterMetricFamily(f"{prefix}_hits", "Chunks read from memory", value=cache.hits)
         yield CounterMetricFamily(f"{prefix}_misses", "Chunks read from the database", value=cache.misses)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,3 +66,11 @@ def publish(target: str, rows: list[Row]) -> None:
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         print(f"{row.name:<34}{row.value:>12.3f} {row.unit:<6}{ratio:>9}  {row.yardstick}")
+
+
+def judge(rows: Sequence[Row], most: Mapping[str, float]) -> int:
+    """Print which ratios are above what is promised of them; return the exit code."""
+    broken = [row for row in rows if row.ratio is not None and row.ratio > most.get(row.name, row.ratio)]
+    for row in broken:
+        print(f"broken: {row.name} is {row.ratio:.2f} times its yardstick; {most[row.name]} is promised")
+    return 1 if broken else 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import urllib.request
 
 from klinecast.client import Client
-from tests.benchmarks.bench import Row, durable_suite, publish
+from tests.benchmarks.bench import Row, durable_suite, judge, publish
 from tests.factories import make_config
 from tests.results import make_equity, make_trades, save
 from tests.suite import ORDER, Suite
@@ -15,12 +16,13 @@ RESULTS, RESULTS_EVERY, RESULTS_SETTLED = 5_000, 500, 1_000
 CACHE_BYTES = 4_000_000
 
 
-def main() -> None:
-    """Measure and publish; each ratio is the end over what it was when it had settled."""
+def main() -> int:
+    """Measure, publish and judge; ratios of memory are the end over what it was when it had settled."""
     rows = over_backtests()
     with durable_suite(RESULT_CACHE_BYTES=str(CACHE_BYTES)) as suite, suite.client() as client:
         rows += over_results(suite, client)
     publish("bench-memory", rows)
+    return judge(rows, {"rss_5000_results_mb": 1.05, "cache_bytes": 1.0})
 
 
 def over_backtests() -> list[Row]:
@@ -61,7 +63,7 @@ def over_results(suite: Suite, client: Client) -> list[Row]:
 
 
 def cache_bytes(suite: Suite) -> float:
-    """Return the bytes of payloads that the results service says it holds."""
+    """Return the bytes of chunks that the results service says it holds."""
     with urllib.request.urlopen(f"http://{suite.metrics('results')}/metrics") as page:
         lines = page.read().decode().splitlines()
     [value] = [float(line.split()[1]) for line in lines if line.startswith("klinecast_results_cache_bytes ")]
@@ -76,4 +78,4 @@ def resident_mb(suite: Suite) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

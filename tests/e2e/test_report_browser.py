@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from klinecast.report import ComparisonData, compared_result, render_comparison, render_report, report_data
@@ -21,6 +22,17 @@ DRAWN = """[...document.querySelectorAll(".chart")].map((box) => {
   }
   return [box.id, coloured];
 })"""
+LINE = """(() => {  // of the plot's columns, the share in which the line of closes is, whose colour no marker has
+  const canvas = document.querySelector("#price canvas"), { width, height } = canvas;
+  const [r, g, b] = page.color("--soft").match(/[0-9a-f]{2}/g).map((one) => parseInt(one, 16));
+  const [left, across, down] = [0.2, 0.7, 0.75].map((one, i) => Math.floor(one * (i === 2 ? height : width)));
+  const pixels = canvas.getContext("2d").getImageData(left, 0, across, down).data, found = new Set();
+  for (let i = 0; i < pixels.length; i += 4) {
+    if (Math.max(...[r, g, b].map((one, of) => Math.abs(pixels[i + of] - one))) < 40) found.add((i / 4) % across);
+  }
+  return found.size / across;
+})()"""
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "report"
 COLUMN = """[...document.querySelectorAll("#trades tbody tr")].map((row) => row.cells[6].textContent)"""
 CSV = """(async () => {
   let blob; const made = URL.createObjectURL, click = HTMLAnchorElement.prototype.click;
@@ -89,6 +101,42 @@ def test_every_chart_is_drawn_in_both_themes_and_nothing_complains(browser, page
     assert page.complaints() == []
 
 
+def test_the_price_has_its_line(browser, pages):
+    assert browser.open(pages["one"], fragment="#light").evaluate(LINE) > 0.75
+
+
+@pytest.mark.parametrize("name", ["one", "comparison"])
+def test_the_theme_is_the_readers_and_follows_it(browser, pages, name):
+    page, background = browser.open(pages[name]), "getComputedStyle(document.body).backgroundColor"
+    seen = [page.prefer(theme).evaluate(background) for theme in ("light", "dark", "light")]
+    assert seen == ["rgb(244, 246, 249)", "rgb(15, 20, 27)", "rgb(244, 246, 249)"]
+    page.evaluate("document.getElementById('theme').click()")
+    assert page.prefer("light").evaluate(background) == "rgb(15, 20, 27)"
+
+
+def test_arrow_keys_read_a_chart(browser, pages):
+    page = browser.open(pages["one"])
+    shown = "document.querySelector('#equity .u-legend').innerText"
+    page.evaluate("document.getElementById('equity').focus()")
+    for key in ("ArrowRight", "ArrowLeft"):
+        page.call("Input.dispatchKeyEvent", type="rawKeyDown", key=key)
+    first = page.evaluate(shown)
+    assert "2025-01-01 00:00" in first
+    page.call("Input.dispatchKeyEvent", type="rawKeyDown", key="ArrowRight")
+    assert page.evaluate(shown) != first
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("name", ["one", "several", "empty", "comparison"])
+@pytest.mark.parametrize(("look", "width"), [("light", 1200), ("dark", 1200), ("phone", 375)])
+def test_screenshots_are_kept_for_people(browser, pages, name, look, width):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page, file = browser.open(pages[name], width=width), SCREENSHOTS / f"{name}-{look}.png"
+    page.prefer("dark" if look == "dark" else "light").screenshot(file)
+    assert file.stat().st_size > 10_000
+    assert page.complaints() == []
+
+
 @pytest.mark.parametrize("name", ["one", "several", "empty", "comparison"])
 def test_a_phone_scrolls_tables_and_not_the_page(browser, pages, name):
     page = browser.open(pages[name], width=375, height=800)
@@ -126,6 +174,19 @@ def test_the_csv_has_every_trade_listed(browser, pages):
     assert lines[1].startswith("2025-01-01T00:00:00.000Z,2025-01-01T01:00:00.000Z,")
     assert json.loads(lines[1].split(",")[-1]) in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
     assert page.complaints() == []
+
+
+def test_money_is_exact_in_the_csv_and_right_to_the_cent_on_the_page(browser, tmp_path):
+    equity, trades = make_averages()
+    exact = {"quantity": 0.123456789, "entry_price": 1234567.89, "exit_price": 0.00001234567, "profit": -7654321.98}
+    trades = {**trades, **{name: np.full(len(trades["profit"]), value) for name, value in exact.items()}}
+    file = tmp_path / "exact.html"
+    file.write_text(render_report(report_data(make_result(equity, trades), equity, trades)), encoding="utf-8")
+    page = browser.open(file)
+    head, first, *_ = (line.split(",") for line in page.evaluate(CSV)[1].split("\r\n"))
+    assert {name: float(first[head.index(name)]) for name in exact} == exact
+    shown = page.evaluate("[...document.querySelector('#trades tbody tr').cells].map((one) => one.textContent)")
+    assert shown[3:7] == ["0.1234568", "1,234,567.89", "0.00001234567", "−7,654,321.98"]
 
 
 def test_an_empty_report_says_so(browser, pages):

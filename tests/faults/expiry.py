@@ -1,8 +1,8 @@
 """The boundary of expiry: reads around the very instant a result expires, while sweepers race and clocks are wrong.
 
-make soak-expiry runs three replicas, the application's clock an hour early in one and an
-hour late in another, and prints what was served late (OK at or after the expiry by the database's clock) and what was
-gone early (NOT_FOUND before it).
+make soak-expiry runs three replicas, the application's clock an hour early in one and an hour late in another. Half of
+the reads are GetResult, half CheckResults, which tells its instant also of what is gone. It prints what was served late
+(OK at or after the expiry by the database's clock) and what was gone early (NOT_FOUND before it).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Outcome:
     early: list[str] = field(default_factory=list)
 
     def note(self, result_id: str, expiry: float, sent: float, read_time: float | None) -> None:
-        """Judge one read; read_time is None where it was NOT_FOUND."""
+        """Judge one GetResult; read_time is None where it was NOT_FOUND."""
         back = time.time()
         self.reads += 1
         if read_time is None:
@@ -72,10 +72,24 @@ class Outcome:
             if back < expiry:
                 self.early.append(f"{result_id}: NOT_FOUND {1e3 * (expiry - back):.3f} ms before")
         else:
-            self.served += 1
-            self.near += expiry - read_time <= _NEAR_S
-            if read_time >= expiry or sent >= expiry:
-                self.late.append(f"{result_id}: OK {1e3 * (read_time - expiry):.3f} ms after")
+            self._note_served(result_id, expiry, sent, read_time)
+
+    def note_checked(self, result_id: str, expiry: float, sent: float, read_time: float, *, kept: bool) -> None:
+        """Judge one CheckResults, which says when it looked also where it found nothing."""
+        self.reads += 1
+        if kept:
+            self._note_served(result_id, expiry, sent, read_time)
+            return
+        self.gone += 1
+        self.near += read_time - expiry <= _NEAR_S
+        if read_time < expiry:
+            self.early.append(f"{result_id}: not kept {1e3 * (expiry - read_time):.3f} ms before")
+
+    def _note_served(self, result_id: str, expiry: float, sent: float, read_time: float) -> None:
+        self.served += 1
+        self.near += expiry - read_time <= _NEAR_S
+        if read_time >= expiry or sent >= expiry:
+            self.late.append(f"{result_id}: OK {1e3 * (read_time - expiry):.3f} ms after")
 
 
 def clock_off(hours: int) -> dict[str, str]:
@@ -135,7 +149,8 @@ async def _read_all(
             if wait > 0:
                 await asyncio.sleep(wait)
             late_s += max(-wait, 0.0) / len(plan)
-            await _read(stubs[chance.randrange(len(stubs))], result_id, expiry, outcome, flight)
+            read = chance.choice((_get, _check))
+            await read(chance.choice(stubs), result_id, expiry, outcome, flight)
 
     await asyncio.gather(*(work() for _ in range(_WORKERS)))
     return late_s
@@ -159,7 +174,15 @@ def _plan(results: Sequence[tuple[str, float]], chance: random.Random) -> Iterat
             yield expiry + chance.gauss(0, 0.02), result_id, expiry, False
 
 
-async def _read(stub: ResultsServiceStub, result_id: str, expiry: float, outcome: Outcome, flight: _Flight) -> None:
+async def _check(stub: ResultsServiceStub, result_id: str, expiry: float, outcome: Outcome, flight: _Flight) -> None:
+    sent = time.time()
+    found = await stub.CheckResults(pb.CheckResultsRequest(result_ids=[result_id]), timeout=30)  # type: ignore[misc]
+    read_time = found.read_time.seconds + found.read_time.nanos / 1e9
+    flight.note(read_time - sent)
+    outcome.note_checked(result_id, expiry, sent, read_time, kept=bool(found.result_ids))
+
+
+async def _get(stub: ResultsServiceStub, result_id: str, expiry: float, outcome: Outcome, flight: _Flight) -> None:
     sent = time.time()
     try:
         response = await stub.GetResult(pb.GetResultRequest(result_id=result_id), timeout=30)  # type: ignore[misc]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +15,12 @@ import psutil
 import psycopg
 import pytest
 
+from klinecast.api.results.v1 import results_service_pb2 as pb
 from klinecast.client import Client
 from klinecast.errors import Aborted, NotFound
 from services.runtime.database import libpq_url
 from tests.faults import expiry
-from tests.results import Replica, make_equity, make_header, make_trades, run_replicas, save
+from tests.results import Replica, make_equity, make_header, make_trades, run_replicas, save, wait_until
 
 
 @pytest.fixture
@@ -91,20 +94,45 @@ def test_f3_sweepers_race_and_each_row_goes_once(replicas: list[Replica], databa
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         ).fetchone()
     assert (audit, deadlocks, count(database_url, "chunks")) == ((10_000, 10_000), (0,), 0)
+    swept = [metric(one, 'swept_total{reason="expired"}') for one in replicas]
+    assert sum(swept) == 10_000
+    assert sum(one > 0 for one in swept) > 1, swept  # it was a race
+    assert sum(metric(one, 'swept_bytes_total{reason="expired"}') for one in replicas) == 10_000 * 100
+
+
+def test_the_metrics_tell_what_waits_to_be_swept(home: Path, database_url: str) -> None:
+    insert_expiring(database_url, 5, -60.0)
+    with psycopg.connect(libpq_url(database_url)) as holder:
+        holder.execute("SELECT FROM results.results FOR UPDATE")  # sweepers pass by
+        with run_replicas(home, database_url, {"KLINECAST_SWEEP_EVERY_S": "0.05"}) as [replica]:
+            wait_until(lambda: metric(replica, "sweep_backlog") == 5)
+            assert metric(replica, "sweep_lag_seconds") >= 60
+            holder.rollback()
+            wait_until(lambda: metric(replica, "sweep_backlog") == metric(replica, "sweep_lag_seconds") == 0)
+
+
+def metric(replica: Replica, name: str) -> float:
+    """Return what the results service says of itself."""
+    with urllib.request.urlopen(f"http://{replica.metrics}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    [value] = [line.split()[-1] for line in lines if line.startswith(f"klinecast_results_{name} ")]
+    return float(value)
 
 
 def test_f4_a_result_deleted_while_it_streams_ends_aborted_or_whole(replicas: list[Replica]) -> None:
-    whole = aborted = 0
-    with replicas[0].client() as reader, replicas[1].client() as deleter, ThreadPoolExecutor() as pool:
-        for attempt in range(30):
-            result = save(reader, trades=make_trades(60_000, seed=attempt), result_id=str(uuid.uuid4()))
-            reading = pool.submit(reader.load_trades, result.result_id)
-            time.sleep(0.002 * attempt)
+    request, whole, aborted = pb.StreamTradesRequest, 0, 0
+    with replicas[0].client() as reader, replicas[1].client() as deleter:
+        calls = reader._results
+        for messages in (1, 1, 2, 2, 3, 3, 4, 4):  # that came before it is deleted; of four
+            result = save(reader, trades=make_trades(60_000, seed=messages), result_id=str(uuid.uuid4()))
+            stream = calls._caller.stream(calls._stub.StreamTrades, request(result_id=result.result_id))
+            rows = [len(one.trades.profit) for one in itertools.islice(stream, messages)]
             deleter.delete_result(result.result_id)
             try:
-                assert len(reading.result()["profit"]) == 60_000
+                rows += [len(one.trades.profit) for one in stream]
+                assert sum(rows) == 60_000
                 whole += 1
-            except (Aborted, NotFound):
+            except Aborted:
                 aborted += 1
     assert min(whole, aborted) > 0, (whole, aborted)
 

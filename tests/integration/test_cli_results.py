@@ -78,28 +78,6 @@ def test_results_are_compared(klinecast, two: tuple[Result, Result], tmp_path: P
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-def test_a_policy_is_shown_tried_set_and_undone(klinecast, client: Client, two: tuple[Result, Result]) -> None:
-    one, other = (result.result_id for result in two)
-    assert klinecast("results", "pin", one).returncode == 0
-    preview = json.loads(klinecast("results", "preview", "--max-results", "1", "--json").stdout)
-    assert other in preview["result_ids"]
-    assert one not in preview["result_ids"]
-    assert preview["kept"]["pinned_results"] >= 1
-    assert "would be kept" in klinecast("results", "preview", "--max-results", "1").stdout
-    try:
-        done = klinecast("results", "policy", "--default-ttl", "12h", "--max-ttl", "90d")
-        assert "12h" in done.stdout
-        assert "90d" in done.stdout
-        assert json.loads(klinecast("results", "policy", "--json").stdout)["policy"]["default_ttl_s"] == 43_200
-    finally:
-        done = klinecast("results", "policy", "--reset")
-    assert "30d" in done.stdout
-    assert klinecast("results", "unpin", one).returncode == 0
-    done = klinecast("results", "policy", "--default-ttl", "soon")
-    assert done.returncode == 2
-    assert "--default-ttl" in done.stderr
-
-
 def test_the_audit_tells_what_went(klinecast, client: Client, two: tuple[Result, Result]) -> None:
     client.delete_result(two[0].result_id)
     found = json.loads(klinecast("results", "audit", "--reason", "deleted", "--limit", "1", "--json").stdout)

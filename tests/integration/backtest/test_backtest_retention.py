@@ -1,5 +1,6 @@
 """How long backtests and their results are kept, and what each side tells of the other."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Iterator
@@ -7,10 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from klinecast.api.results.v1 import result_pb2
 from klinecast.client import Backtest, Client, RetentionPolicy
 from klinecast.errors import InvalidArgument, NotFound
+from services.backtest.expiry import ResultExpiry
+from services.backtest.jobs import JobKey
+from services.backtest.store import PostgresJobStore
+from services.runtime.config import DatabaseSettings
+from services.runtime.database import Database
 from tests.factories import make_config
 from tests.suite import Suite, run_suite
 
@@ -41,6 +48,25 @@ def test_a_backtest_tells_that_its_result_was_deleted(client: Client) -> None:
     client.delete_result(str(deleted.result_id))
     found = {one.backtest_id: one.result_expired for one in client.list_backtests()}
     assert found == {kept.backtest_id: False, deleted.backtest_id: True}
+
+
+async def test_a_result_missed_once_and_seen_again_is_not_marked_for_ever(suite: Suite) -> None:
+    tenant, missed = f"tenant-{uuid.uuid4().hex[:8]}", set()
+    with suite.client(tenant=tenant) as client:
+        backtest = await asyncio.to_thread(finish, client)
+    database = Database(DatabaseSettings(url=SecretStr(suite.database_url)), application_name="klinecast-test")
+    store, key = PostgresJobStore(database), JobKey(tenant, backtest.backtest_id)
+    expiry = ResultExpiry(store, lambda _, ids: [one for one in ids if one not in missed])
+    marked = []
+    for gone in (True, False, True, True):
+        missed = {backtest.result_id} if gone else set()
+        [told] = await expiry.told([await store.get(key)])
+        assert told.result_expired is gone
+        while not await expiry.look():
+            continue
+        marked.append((await store.get(key)).result_expired)
+    await database.close()
+    assert marked == [False, False, False, True]
 
 
 @pytest.mark.parametrize("ttl_s", [59.0, 601.0])

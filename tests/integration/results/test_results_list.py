@@ -78,6 +78,14 @@ def test_pages_are_stable_while_rows_come_and_go(client: Client, order_by: str) 
     assert [one for one in seen if one not in gone] == [one for one in expected if one not in gone]
 
 
+@pytest.mark.parametrize("order_by", ["", "sharpe"])
+def test_a_page_of_long_headers_ends_before_it_outgrows_a_message(client: Client, order_by: str) -> None:
+    saved = [save(client, labels={"note": "x" * 250_000}, statistics={"sharpe": float(n // 3)}) for n in range(20)]
+    expected = sorted(saved, key=lambda one: (one.statistics["sharpe"], one.result_id), reverse=True)
+    found = ids(client.list_results(ResultFilter(order_by=order_by)))
+    assert found == ids(expected if order_by else reversed(saved))
+
+
 def pages_of(client: Client, wanted: ResultFilter, size: int):
     from klinecast.convert.retention import filter_to_proto
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from klinecast.client import Client, Result, RetentionPolicy
 from klinecast.errors import InvalidArgument, NotFound, ResourceExhausted
-from tests.results import Replica, make_equity, save
+from tests.results import Replica, make_equity, run_replicas, save, wait_until
 
 DAY_S = 86_400.0
 
@@ -27,13 +29,6 @@ def backdate(database: psycopg.Connection) -> Callable[[Result, int], None]:
         )
 
     return change
-
-
-def wait_until(check: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def lifetime_s(result: Result) -> float:
@@ -85,6 +80,26 @@ def test_an_impossible_policy_is_refused(client: Client, policy: RetentionPolicy
             call(policy)
         assert field in [one.field for one in refused.value.violations]
     assert client.get_retention_policy() == before
+
+
+def test_bounds_of_the_service_hold_for_policies_set_before_them(session_home: Path, database_url: str) -> None:
+    sweeping, later = {"KLINECAST_SWEEP_EVERY_S": "0.1"}, {"KLINECAST_RESULT_MAX_COUNT": "2"}
+    later |= {
+        f"KLINECAST_RESULT_{name}_TTL_S": text for name, text in (("MIN", "60"), ("DEFAULT", "90"), ("MAX", "120"))
+    }
+    home = session_home / f"bounds-{uuid.uuid4().hex[:8]}"
+    with run_replicas(home, database_url, sweeping, sweeping | later) as [one, other]:
+        with one.client() as client:
+            policy = RetentionPolicy(
+                default_ttl_s=DAY_S, min_ttl_s=3600, max_ttl_s=DAY_S, max_results=9, max_bytes=10**9
+            )
+            client.set_retention_policy(policy)
+        with other.client() as client:
+            assert client.get_retention_policy() == RetentionPolicy(
+                default_ttl_s=120, min_ttl_s=120, max_ttl_s=120, max_results=2, max_bytes=10**9
+            )
+            assert [lifetime_s(save(client)) for _ in range(4)] == [120] * 4
+            wait_until(lambda: client.get_retention_usage().results == 2)
 
 
 def test_beyond_max_results_the_least_recently_read_go(client: Client, backdate) -> None:

@@ -8,9 +8,9 @@ from tests.reports import make_averages, make_result, make_series_results, make_
 
 def test_reasons_become_texts_also_those_that_are_not_known() -> None:
     equity, trades = make_averages(500)
-    trades["exit_reason"][:3] = (0, 2, 99)
+    trades["exit_reason"][:3] = (0, 2, 2**31 - 1)
     data = report_data(make_result(equity, trades), equity, trades)
-    assert data.trades["exit_reason"][:4].tolist() == ["open", "stop loss", "reason 99", "signal"]
+    assert data.trades["exit_reason"][:4].tolist() == ["open", "stop loss", "reason 2147483647", "signal"]
     assert "series" not in data.trades
 
 

@@ -64,6 +64,14 @@ def test_labels_and_differences_are_escaped() -> None:
     assert "<td>–</td></tr>" in page
 
 
+@pytest.mark.parametrize(("count", "said"), [(300, ""), (1_312, "1,012 more are not shown.")])
+def test_differences_beyond_the_table_are_counted(count: int, said: str) -> None:
+    differences = {f"params.p{number}": ["1", "2"] for number in range(count)}
+    page = render_comparison(ComparisonData(results=[make_compared(), make_compared(seed=2)], differences=differences))
+    assert page.count('<th scope="row">params.') == 300
+    assert re.findall(r"[\d,]+ more are not shown\.", page) == [said] * bool(said)
+
+
 def test_the_best_is_marked_for_eyes_and_ears() -> None:
     low, high = make_compared(seed=1), make_compared(seed=2)
     low = dataclasses.replace(low, statistics={"sharpe": 0.5, "max_drawdown": -0.1, "turnover": 1.0})

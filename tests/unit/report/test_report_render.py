@@ -93,6 +93,14 @@ def test_a_page_of_a_million_trades_is_bounded_and_quick() -> None:
     assert sum(found["spread"][1]) == 1_000_000  # type: ignore[arg-type]
 
 
+def test_trades_keep_every_digit_and_curves_the_cents() -> None:
+    equity, trades = make_equity(500), make_trades(5)
+    trades["profit"][0], equity["equity"][0] = 1234567.89, 7654321.987654
+    found = _embedded(render_report(report_data(make_result(equity, trades), equity, trades)))
+    assert found["trades"][6] == trades["profit"].tolist()
+    assert found["equity"][1][0] == 7654321.99
+
+
 def test_long_texts_and_many_params_are_cut(data: ReportData) -> None:
     params = {f"{number}{'x' * 5_000}": "y" * 5_000 for number in range(5_000)}
     several = {f"{number}{'z' * 5_000}": {"trade_count": 1.0} for number in range(1_000)}

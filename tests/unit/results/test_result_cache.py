@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
-from services.results.cache import PayloadCache
+from services.results.cache import ENTRY_BYTES, PayloadCache
 from services.results.saving import Chunk
 
 
@@ -37,8 +38,22 @@ def test_what_is_larger_than_the_budget_is_not_kept() -> None:
     assert cache.get("save", "equity", 0) is None
 
 
+def test_f9_many_small_chunks_take_no_more_memory_than_the_budget() -> None:
+    budget = 4 * 1024 * 1024
+    tracemalloc.start()
+    try:
+        cache = PayloadCache(budget, 60.0)
+        for number in range(20_000):
+            cache.put(f"0197f3a2-5c1e-7d40-9b8e-{number:012}", chunk(size=96))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cache.size_bytes > budget / 2
+    assert taken < budget
+
+
 def test_the_least_recently_read_leaves_first() -> None:
-    cache = PayloadCache(300, 60.0)
+    cache = PayloadCache(3 * (100 + ENTRY_BYTES), 60.0)
     for name in "abc":
         cache.put(name, chunk())
     cache.get("a", "equity", 0)

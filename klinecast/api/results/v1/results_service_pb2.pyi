@@ -259,7 +259,7 @@ class ListResultsRequest(_message.Message):
     symbol: _builtins.str
     """Only this symbol; empty for all."""
     page_size: _builtins.int
-    """Most results to return, 1..1,000; default 50."""
+    """Most results to return, 1..1,000; default 50. A page ends at 3 MiB, too."""
     page_token: _builtins.str
     """next_page_token of the page before, of the same filters and order; empty for the first."""
     venue: _builtins.str
