@@ -123,7 +123,7 @@ $(VENV)/.ready-k8s: $(LOCKED) | $(VENV)/.ready-dev
 	@echo "installing what the manifests are checked with"
 	@$(PIP) install -c constraints.txt --group k8s
 	@command -v promtool >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } \
-		|| echo "promtool is not installed and apt-get could not: its checks are skipped"
+		|| { echo "promtool is not installed and apt-get could not: install Prometheus, its promtool belongs on the PATH"; exit 1; }
 	@touch $@
 
 # The engines that are yardsticks stay out of the environment everything else runs in.
