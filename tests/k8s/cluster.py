@@ -11,6 +11,8 @@ from tests.k8s.objects import K8S, Object, Objects, Pod, matches
 from tests.k8s.pods import deployables
 
 NAME = "app.kubernetes.io/name"
+LOOKUP_S = 30
+"""gRPC looks a name up at most this often (`grpc.dns_min_time_between_resolutions_ms`), CoreDNS answers as old."""
 
 
 def required_secrets() -> dict[str, list[str]]:
@@ -96,6 +98,9 @@ def check_disruption(objects: Objects) -> list[str]:
             problems.append(f"{_name(one)}: a rollout takes pods away before others are ready")
         if not one["spec"]["template"]["spec"].get("topologySpreadConstraints"):
             problems.append(f"{_name(one)}: is not spread over nodes")
+        called = any(matches({"matchLabels": each["spec"]["selector"]}, labels) for each in objects.of("Service"))
+        if called and one["spec"].get("minReadySeconds", 0) <= LOOKUP_S:
+            problems.append(f"{_name(one)}: a rollout may be over before callers look its pods up again")
     return problems
 
 

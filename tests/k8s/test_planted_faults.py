@@ -206,6 +206,7 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
             "a rollout takes pods away",
             lambda o: spec(o, "Deployment", "data")["strategy"]["rollingUpdate"].update(maxUnavailable=1),
         ),
+        ("may be over before", lambda o: without(spec(o, "Deployment", "data"), "minReadySeconds")),
         ("is not spread", lambda o: without(pod(o), "topologySpreadConstraints")),
     ],
     "scalers are in order": [
