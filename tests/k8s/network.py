@@ -35,7 +35,7 @@ OUTSIDE = {
     53: _outside({_NAMESPACE: "kube-system"}, {"k8s-app": "kube-dns"}),
     4317: _outside({_NAMESPACE: "monitoring"}, {"app.kubernetes.io/name": "opentelemetry-collector"}),
 }
-"""Who answers at a port that is none of the suite's."""
+"""Who answers at a port that is none of the suite's, where it is no address (`ipBlock`)."""
 NOBODY = "nobody"
 Ends: TypeAlias = set[tuple[str, int]]
 """Who is at the other end, a workload's name or a peer outside the namespace, and the port that is opened."""
@@ -70,7 +70,8 @@ def _exit_faults(objects: Objects) -> Iterator[str]:
         if (reached := {port for _, port in exits}) != wanted:
             yield f"{pod.owner}: reaches {sorted(reached)}, needs {sorted(wanted)}"
         for peer, port in sorted(exits):
-            if port not in listening.get(peer, {port}) or OUTSIDE.get(port, peer) != peer:
+            is_stranger = "ipBlock" not in peer and OUTSIDE.get(port, peer) != peer
+            if is_stranger or port not in listening.get(peer, {port}):
                 yield f"{pod.owner}: port {port} of {peer} is not what answers there"
 
 

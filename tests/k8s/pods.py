@@ -127,6 +127,8 @@ def check_probes(objects: Objects) -> list[str]:
 def _port_faults(container: Object) -> list[str]:
     ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
     known, faults = {*ports, *ports.values()}, []
+    if "livenessProbe" in container and "startupProbe" not in container:
+        faults.append("may be killed while it starts")
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         for how in ("grpc", "httpGet", "tcpSocket"):
             port = container.get(name, {}).get(how, {}).get("port")

@@ -155,6 +155,7 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
     "probes ask real ports": [
         ("none of its ports", lambda o: container(o)["readinessProbe"]["grpc"].update(port=1)),
         ("does not ask for liveness", lambda o: container(o)["livenessProbe"]["grpc"].update(service="")),
+        ("may be killed while it starts", lambda o: without(container(o, "worker"), "startupProbe")),
         ("has no liveness", lambda o: without(container(o), "livenessProbe")),
         ("speak no TLS", lambda o: container(o)["readinessProbe"]["grpc"].update(port=50051)),
     ],
