@@ -82,8 +82,8 @@ def monitoring_checks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     yield "alerts: each has its section", partial(check_runbooks, rules, OPERATIONS.read_text())
     yield "alerts: each is tested", partial(check_tested, rules, RULES_TEST.read_text())
     yield "alerts: the operator's copy is the same", _check_copy
-    yield "alerts: promtool accepts them", partial(_run, "promtool", "check", "rules", str(RULES))
-    yield "alerts: promtool's tests pass", partial(_run, "promtool", "test", "rules", str(RULES_TEST))
+    yield "alerts: promtool accepts them", partial(run_tool, "promtool", "check", "rules", str(RULES))
+    yield "alerts: promtool's tests pass", partial(run_tool, "promtool", "test", "rules", str(RULES_TEST))
     yield "dashboard: its metrics exist", partial(check_metrics, shown, recorded)
     yield "dashboard: it shows what it must", partial(check_topics, shown)
     yield "dashboard: panels have a place each", partial(check_panels, dashboard)
@@ -92,7 +92,7 @@ def monitoring_checks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
 
 def other_checks() -> Iterator[tuple[str, Callable[[], list[str]]]]:
     """Yield the checks of the image and of compose.yaml."""
-    yield "Dockerfile: hadolint is content", partial(_run, "hadolint", str(ROOT / "Dockerfile"))
+    yield "Dockerfile: hadolint is content", partial(run_tool, "hadolint", str(ROOT / "Dockerfile"))
     yield "compose.yaml: loopback, settings, stop, passwords", partial(check_compose, load_compose())
     yield "compose.yaml: the kinds of Prometheus' settings", _check_prometheus
 
@@ -106,7 +106,7 @@ def _check_expressions(expressions: list[str]) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, file)
         file.flush()
-        return _run("promtool", "check", "rules", "--lint=none", file.name)
+        return run_tool("promtool", "check", "rules", "--lint=none", file.name)
 
 
 def _check_prometheus() -> list[str]:
@@ -114,10 +114,11 @@ def _check_prometheus() -> list[str]:
         settings = Path(folder) / "prometheus.yaml"
         text = (ROOT / "compose" / "prometheus.yaml").read_text()
         settings.write_text(text.replace("/etc/prometheus/klinecast-rules.yaml", str(RULES)))
-        return _run("promtool", "check", "config", str(settings))
+        return run_tool("promtool", "check", "config", str(settings))
 
 
-def _run(tool: str, *arguments: str) -> list[str]:
+def run_tool(tool: str, *arguments: str) -> list[str]:
+    """Return what a program of other people complains about; that it is missing is a fault."""
     if (program := find_tool(tool)) is None:
         return [f"{tool} is not installed: {INSTALL}"]
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.k8s import cluster, databases, network, pods, trust
+from tests.k8s.check import run_tool
 from tests.k8s.compose import check_compose, load_compose
 from tests.k8s.monitoring import (
     OPERATIONS,
@@ -333,6 +334,10 @@ def test_the_memory_alert_knows_when_a_limit_changes(objects: Objects) -> None:
     assert check_memory_alert(objects, load_rules()) == []
     container(objects)["resources"]["limits"]["memory"] = "4Gi"
     assert "klinecast-data has a limit of 4294967296" in check_memory_alert(objects, load_rules())[0]
+
+
+def test_a_missing_tool_is_a_fault() -> None:
+    assert "promtol is not installed" in run_tool("promtol", "check", "rules")[0]
 
 
 def test_connections_are_counted_anew_when_more_pods_may_run(objects: Objects) -> None:
