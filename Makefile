@@ -11,7 +11,7 @@ OUT ?= .
 RELEASED = $(wildcard tests/contract/released/*.binpb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-faults test-rolling test-recovery soak-chaos soak-expiry test-abuse test-report k8s-check lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos release-protos generate constraints clean
+.PHONY: help demo up test test-faults test-rolling test-recovery soak-chaos soak-expiry test-abuse test-report k8s-check image lint bench bench-data bench-engine bench-jobs bench-memory bench-results protos release-protos generate constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -59,6 +59,11 @@ test-report: $(VENV)/.ready-dev ## the report in a browser; installs Debian's ch
 k8s-check: $(VENV)/.ready-k8s ## check the manifests, the image, compose.yaml, the alerts and the dashboard
 	@$(BIN)/python -m tests.k8s.check
 	@$(BIN)/python -m pytest tests/k8s
+
+image: ## build the image and start it as in a pod: a root nobody can write to, but for /tmp (needs docker)
+	docker build --tag klinecast:dev .
+	docker run --rm --read-only --tmpfs /tmp:size=64m --cap-drop ALL --env KLINECAST_DATABASE__URL=postgresql://u@h/n \
+		klinecast:dev python -m services.backtest --show-settings
 
 bench: $(VENV)/.ready-dev ## measure speed (minutes)
 	@$(BIN)/python -m tests.benchmarks
@@ -124,7 +129,7 @@ $(VENV)/.ready-k8s: $(LOCKED) | $(VENV)/.ready-dev
 	@echo "installing what the manifests are checked with"
 	@$(PIP) install -c constraints.txt --group k8s
 	@command -v promtool >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } \
-		|| echo "promtool is not installed and apt-get could not: its checks are skipped"
+		|| { echo "promtool is not installed and apt-get could not: install Prometheus, its promtool belongs on the PATH"; exit 1; }
 	@touch $@
 
 # The engines that are yardsticks stay out of the environment everything else runs in.

@@ -18,6 +18,7 @@ OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),  # 30 s by default: a rollout's new pods were found that late
     # Frames of 16 KiB and the small first window cost a stream of klines a quarter of its speed; a reader that stalls
     # holds the window in memory, so it is no larger than it has to be.
     ("grpc.http2.max_frame_size", 1024 * 1024),

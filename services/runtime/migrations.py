@@ -12,8 +12,11 @@ from typing import cast
 import sqlalchemy as sa
 from alembic import command, context
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from services.runtime.database import sqlalchemy_url
+from services.runtime.logs import get_logger
 
 CONNECT_TIMEOUT_S = 2
 LOCK_TIMEOUT_MS = 120_000
@@ -22,6 +25,7 @@ TABLE_LOCK_TIMEOUT_MS = 3_000
 """How long a migration waits for a table, and calls of the version that serves behind it; then it is tried again."""
 _IN_PROCESS = threading.Lock()
 """Alembic's `context` and `op` are module globals: one migration at a time per process."""
+_LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,17 @@ class Migrations:
 
 
 def migrate(url: str, schema: str, script_location: Path) -> None:
-    """Bring the schema to the newest revision; any number of instances may call it at once. Blocks: use a thread."""
+    """Bring the schema to the newest revision; any number of instances may call it at once. Blocks: use a thread.
+
+    A schema that a later release brought further stays as it is: the release before runs on it, and can come back.
+    """
     with _IN_PROCESS, _connection(url) as connection, _schema_lock(connection, schema):
         connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         connection.execute(sa.text(f"SET lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
         connection.commit()
-        command.upgrade(config_of(connection, schema, script_location), "head")
+        config = config_of(connection, schema, script_location)
+        if not _is_ahead(connection, schema, config):
+            command.upgrade(config, "head")
 
 
 def config_of(connection: sa.Connection, schema: str, script_location: Path) -> Config:
@@ -62,6 +71,17 @@ def run_env() -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _is_ahead(connection: sa.Connection, schema: str, config: Config) -> bool:
+    """Tell whether a later release was here. Revisions are numbers of four digits; another unknown one is a fault."""
+    stored = MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_revision()
+    connection.commit()
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    if stored is None or newest is None or stored <= newest:
+        return False
+    _LOG.warning("schema_is_ahead", schema=schema, revision=stored, newest_known=newest)
+    return True
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Checks of objects against each other: selectors, references, disruption, scaling, the network."""
+"""Checks of objects against each other: selectors, references, disruption, scaling."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from collections.abc import Iterator
 
 import yaml
 
+from tests.k8s.monitoring import check_metrics
 from tests.k8s.objects import K8S, Object, Objects, Pod, matches
 from tests.k8s.pods import deployables
 
 NAME = "app.kubernetes.io/name"
-_STORES, _DNS, _COLLECTOR = {5432}, {53}, {4317}
-REACH = {
-    "services.data": _STORES | _DNS | _COLLECTOR,
-    "services.results": _STORES | _DNS | _COLLECTOR,
-    "services.backtest": _STORES | _DNS | _COLLECTOR | {50051, 50053},
-    "services.backtest.worker": _STORES | _DNS | _COLLECTOR | {50051, 50053},
-}
-"""The ports each may open connections to; those that use the broker also its 6379."""
+LOOKUP_S = 30
+"""gRPC looks a name up at most this often (`grpc.dns_min_time_between_resolutions_ms`), CoreDNS answers as old."""
 
 
 def required_secrets() -> dict[str, list[str]]:
@@ -45,7 +40,17 @@ def check_selectors(objects: Objects) -> list[str]:
         for one in objects.of(kind):
             if not any(matches(one["spec"][key], pod.labels) for pod in pods):
                 problems.append(f"{_name(one)}: selects no pod")
-    return problems
+    return problems + _scrape_faults(objects)
+
+
+def _scrape_faults(objects: Objects) -> list[str]:
+    faults, monitors = [], objects.of("PodMonitor")
+    for pod, _, _ in deployables(objects):
+        chosen_by = [one for one in monitors if matches(one["spec"]["selector"], pod.labels)]
+        ports = [endpoint["port"] for one in chosen_by for endpoint in one["spec"]["podMetricsEndpoints"]]
+        if monitors and (not ports or not pod.ports.keys() >= set(ports)):
+            faults.append(f"{pod.owner}: Prometheus asks for its ports {ports}")
+    return faults
 
 
 def _has_port(pods: list[Pod], port: str | int) -> bool:
@@ -55,11 +60,21 @@ def _has_port(pods: list[Pod], port: str | int) -> bool:
 def check_headless(objects: Objects) -> list[str]:
     """gRPC goes round the pods by itself: Services have no address of their own, targets ask for all of theirs."""
     problems = [f"{_name(one)}: is not headless" for one in objects.of("Service") if one["spec"]["clusterIP"] != "None"]
+    problems += [f"{_name(one)}: nothing translates its port {port}" for one, port in _translated_ports(objects)]
     for pod, container, _ in deployables(objects):
         for name, value in objects.environment(container).items():
             if name.endswith("_TARGET") and not _is_service(objects, value or ""):
                 problems.append(f"{pod.owner}: {name} is not dns:/// and a Service's name and port")
     return problems
+
+
+def _translated_ports(objects: Objects) -> Iterator[tuple[Object, int]]:
+    """Yield the ports at which no pod listens: a headless Service is names of pods, not a way to other ports."""
+    for one in objects.of("Service"):
+        chosen = [pod for pod in objects.pods() if matches({"matchLabels": one["spec"]["selector"]}, pod.labels)]
+        for port in one["spec"]["ports"]:
+            if any(pod.ports.get(port["targetPort"], port["targetPort"]) != port["port"] for pod in chosen):
+                yield one, port["port"]
 
 
 def _is_service(objects: Objects, target: str) -> bool:
@@ -83,6 +98,9 @@ def check_disruption(objects: Objects) -> list[str]:
             problems.append(f"{_name(one)}: a rollout takes pods away before others are ready")
         if not one["spec"]["template"]["spec"].get("topologySpreadConstraints"):
             problems.append(f"{_name(one)}: is not spread over nodes")
+        called = any(matches({"matchLabels": each["spec"]["selector"]}, labels) for each in objects.of("Service"))
+        if called and one["spec"].get("minReadySeconds", 0) <= LOOKUP_S:
+            problems.append(f"{_name(one)}: a rollout may be over before callers look its pods up again")
     return problems
 
 
@@ -116,7 +134,21 @@ def check_scaling(objects: Objects) -> list[str]:
             problems.append(f"{_name(one)}: {_target(one)} is not there, or another scaler's")
         elif "replicas" in target["spec"]:
             problems.append(f"{_name(one)}: each apply of {_target(one)} would set its replicas")
-    return problems + _capacity_faults(objects)
+    return problems + _capacity_faults(objects) + _measure_faults(objects)
+
+
+def _measure_faults(objects: Objects) -> list[str]:
+    """Return the scalers that wait for what never happens: a metric nobody exports, more CPU than is asked for."""
+    faults = []
+    for one in objects.of("ScaledObject"):
+        queries = [trigger["metadata"].get("query", "") for trigger in one["spec"]["triggers"]]
+        faults += [f"{_name(one)}: {fault}" for fault in check_metrics(queries, set())]
+    for one in objects.of("HorizontalPodAutoscaler"):
+        for metric in one["spec"]["metrics"]:
+            percent = metric["resource"]["target"].get("averageUtilization", 0)
+            if not 1 <= percent <= 100:
+                faults.append(f"{_name(one)}: aims at {percent} % of what its pods ask for")
+    return faults
 
 
 def _capacity_faults(objects: Objects) -> list[str]:
@@ -146,6 +178,12 @@ def check_references(objects: Objects) -> list[str]:
         mounted = {mount["name"] for one in pod.containers for mount in one.get("volumeMounts", [])}
         claims = {one["metadata"]["name"] for one in _claims(objects, pod)}
         problems += [f"{pod.owner}: no volume {name}" for name in sorted(mounted - volumes - claims)]
+    for one in objects.of("ScaledObject"):
+        for name in [
+            each["authenticationRef"]["name"] for each in one["spec"]["triggers"] if "authenticationRef" in each
+        ]:
+            if objects.named("TriggerAuthentication", name) is None:
+                problems.append(f"{_name(one)}: no TriggerAuthentication {name}")
     return problems
 
 
@@ -188,47 +226,6 @@ def check_no_secrets(objects: Objects) -> list[str]:
     return problems
 
 
-def check_network(objects: Objects) -> list[str]:
-    """Everything is denied but what is named; each component reaches what it needs and nothing else."""
-    policies = objects.of("NetworkPolicy")
-    denials = [one for one in policies if one["spec"]["podSelector"] == {} and len(one["spec"]) == 2]
-    problems = (
-        [] if any(set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} for one in denials) else ["no default"]
-    )
-    for one in policies:
-        for way, peer in (("ingress", "from"), ("egress", "to")):
-            for rule in one["spec"].get(way, []):
-                if not rule.get(peer) or not rule.get("ports") or not all(map(_is_named, rule[peer])):
-                    problems.append(f"{_name(one)}: {way} names no peer or no port")
-    for pod, _, module in deployables(objects):
-        wanted = REACH[module] | ({6379} if "klinecast.io/uses-broker" in pod.labels else set())
-        if (reached := _reached(policies, pod)) != wanted:
-            problems.append(f"{pod.owner}: reaches {sorted(reached)}, needs {sorted(wanted)}")
-    return problems + _entrance_faults(objects)
-
-
-def _is_named(peer: Object) -> bool:
-    if "ipBlock" in peer:
-        return int(peer["ipBlock"]["cidr"].rpartition("/")[2]) >= 16
-    return any(selector for selector in peer.values())
-
-
-def _reached(policies: list[Object], pod: Pod) -> set[int]:
-    mine = [one["spec"] for one in policies if matches(one["spec"]["podSelector"], pod.labels)]
-    return {port["port"] for one in mine for rule in one.get("egress", []) for port in rule["ports"]}
-
-
-def _entrance_faults(objects: Objects) -> list[str]:
-    faults = []
-    for one in objects.of("NetworkPolicy"):
-        chosen = [pod for pod in objects.pods() if matches(one["spec"]["podSelector"], pod.labels)]
-        chosen = [pod for pod in chosen if pod.ports]  # a Job listens nowhere
-        for rule in one["spec"].get("ingress", []):
-            ports = [port["port"] for port in rule["ports"] if not _has_port(chosen, port["port"])]
-            faults += [f"{_name(one)}: lets callers to port {port}, which is nobody's" for port in ports]
-    return faults
-
-
 def _name(one: Object) -> str:
     name: str = one["metadata"]["name"]
     return name
@@ -246,5 +243,4 @@ CHECKS = {
     "scalers are in order": check_scaling,
     "references exist": check_references,
     "no secrets in git": check_no_secrets,
-    "the network is closed": check_network,
 }

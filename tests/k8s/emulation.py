@@ -1,11 +1,15 @@
 """An overlay on this machine: its containers as processes, with their environment, their Secrets and their probes.
 
 What a cluster adds is taken away again: addresses become free ports of loopback, mounted Secrets folders of a test.
+What it takes away is missed here too: capabilities, and places to write to but for /tmp, which the entrypoint fills.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -75,8 +79,8 @@ class Container:
 class Emulation:
     """The Jobs and Deployments of an overlay; one process stands for all replicas."""
 
-    def __init__(self, objects: Objects, home: Path, secrets: Secrets) -> None:
-        self._objects, self._home, self._secrets = objects, home, secrets
+    def __init__(self, objects: Objects, home: Path, secrets: Secrets, kernels: Path) -> None:
+        self._objects, self._home, self._secrets, self._kernels = objects, home, secrets, kernels
         self._ports: dict[tuple[str, int], int] = {}
         self.containers: dict[str, Container] = {}
         for name, content in secrets.items():
@@ -117,6 +121,11 @@ class Emulation:
         assert value is not None, name
         return value
 
+    def compiled(self, owner: str) -> set[str]:
+        """Return the kernels a container compiled, which the image should have brought."""
+        own = self._home / f"{owner}-{self.containers[owner].spec['name']}" / "tmp" / "numba"
+        return {path.name for path in own.rglob("*.nbc")} - {path.name for path in self._kernels.rglob("*.nbc")}
+
     def _pods(self, kind: str) -> list[Pod]:
         owners = {one["metadata"]["name"] for one in self._objects.of(kind)}
         return [pod for pod in self._objects.pods() if pod.owner in owners]
@@ -124,20 +133,27 @@ class Emulation:
     def _start(self, pod: Pod, spec: Object) -> Container:
         ports = {port: self._port(pod.owner, port) for port in pod.ports.values()}
         folder = self._home / f"{pod.owner}-{spec['name']}"
-        folder.mkdir()
-        # The image's working folder is not writable: nothing may be expected of it.
-        variables = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        (folder / "tmp").mkdir(parents=True)
+        (folder / "app").mkdir(mode=0o555)
         log_file = folder / "log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *spec["args"][1:]],
-                env=variables | self._environment(pod, spec),
-                cwd=folder,
+                [*_powerless(), "sh", str(self._entrypoint(folder)), *spec["args"]],
+                env=_image_environment(folder / "tmp") | self._environment(pod, spec),
+                cwd=folder / "app",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         return Container(pod, spec, ports, process, log_file)
+
+    def _entrypoint(self, folder: Path) -> Path:
+        """Write the image's entrypoint, its kernels those of this machine."""
+        script, kernels = folder / "entrypoint", "/opt/klinecast/kernels"
+        text = (ROOT / "image" / "entrypoint").read_text()
+        assert kernels in text
+        script.write_text(text.replace(kernels, str(self._kernels)))
+        return script
 
     def _environment(self, pod: Pod, spec: Object) -> dict[str, str]:
         found = {name: value for name, value in self._objects.environment(spec).items() if value is not None}
@@ -172,6 +188,33 @@ class Emulation:
         if (owner, port) not in self._ports:
             self._ports[owner, port] = _free_port()
         return self._ports[owner, port]
+
+
+def compile_kernels(folder: Path) -> None:
+    """Do what the image does when it is built."""
+    [program] = re.findall(r'bin/python" -c "(.*warm.*)"$', (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    variables = _image_environment(folder) | {"NUMBA_CACHE_DIR": str(folder)}
+    subprocess.run([sys.executable, "-c", program], env=variables, check=True)
+
+
+def _image_environment(scratch: Path) -> dict[str, str]:
+    """Return the variables of the Dockerfile, its paths those of this machine, `scratch` its /tmp."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CACHE_DIR": str(scratch / "numba"),
+    }
+
+
+def _powerless() -> list[str]:
+    """Return what takes from root the capabilities that pods drop: it writes no more where modes forbid it."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return []
+    return ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
 
 
 def _free_port() -> int:

@@ -127,6 +127,8 @@ def check_probes(objects: Objects) -> list[str]:
 def _port_faults(container: Object) -> list[str]:
     ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
     known, faults = {*ports, *ports.values()}, []
+    if "livenessProbe" in container and "startupProbe" not in container:
+        faults.append("may be killed while it starts")
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         for how in ("grpc", "httpGet", "tcpSocket"):
             port = container.get(name, {}).get(how, {}).get("port")
@@ -238,6 +240,18 @@ def check_images(objects: Objects) -> list[str]:
     return [f"{image}: no fixed tag" for image in sorted(images) if ":" not in image or image.endswith(":latest")]
 
 
+def check_scratch(objects: Objects) -> list[str]:
+    """The image has one place to write to, where its entrypoint copies the kernels: /tmp, of memory or disk."""
+    problems = []
+    for pod in objects.pods():
+        scratch = {one["name"] for one in pod.spec.get("volumes", []) if "emptyDir" in one}
+        for container in pod.containers:
+            places = {mount["mountPath"] for mount in container.get("volumeMounts", []) if mount["name"] in scratch}
+            if container.get("args", [])[:2] == ["python", "-m"] and "/tmp" not in places:
+                problems.append(f"{pod.owner}/{container['name']}: cannot write to /tmp")
+    return problems
+
+
 CHECKS = {
     "pods are restricted": check_restricted,
     "requests do not exceed limits": check_resources,
@@ -248,4 +262,5 @@ CHECKS = {
     "environment names are settings": check_settings,
     "addresses are the named ports": check_addresses,
     "images are pinned": check_images,
+    "there is a /tmp": check_scratch,
 }

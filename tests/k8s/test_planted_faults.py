@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.k8s import cluster, pods, trust
+from tests.k8s import cluster, databases, network, pods, trust
+from tests.k8s.check import run_tool
 from tests.k8s.compose import check_compose, load_compose
 from tests.k8s.monitoring import (
     OPERATIONS,
@@ -83,6 +84,55 @@ def drop(objects: Objects, kind: str, name: str) -> None:
     objects.all.remove(named(objects, kind, name))  # type: ignore[attr-defined]
 
 
+def job(objects: Objects) -> Object:
+    found: Object = spec(objects, "Job", "migrations")["template"]
+    return found
+
+
+def only(name: str) -> Object:
+    return {"matchLabels": {cluster.NAME: f"klinecast-{name}"}}
+
+
+def endpoint(objects: Objects) -> Object:
+    found: Object = objects.of("PodMonitor")[0]["spec"]["podMetricsEndpoints"][0]
+    return found
+
+
+def query(objects: Objects, expression: str) -> None:
+    spec(objects, "ScaledObject", "worker")["triggers"][0]["metadata"].update(query=expression)
+
+
+def cpu_target(objects: Objects, name: str) -> Object:
+    found: Object = spec(objects, "HorizontalPodAutoscaler", name)["metrics"][0]["resource"]["target"]
+    return found
+
+
+def serve_at(objects: Objects, name: str, port: int) -> None:
+    """Move a Service and those that call it to another port than its pods listen at."""
+    spec(objects, "Service", name)["ports"][0].update(port=port)
+    settings(objects)[f"KLINECAST_{name.upper()}_TARGET"] = f"dns:///klinecast-{name}:{port}"
+
+
+def unmount(container: Object, path: str) -> None:
+    container["volumeMounts"] = [one for one in container["volumeMounts"] if one["mountPath"] != path]
+
+
+def callers(objects: Objects) -> Object:
+    found: Object = spec(objects, "NetworkPolicy", "from-callers")["ingress"][0]["from"][0]
+    return found
+
+
+def data_peer(objects: Objects) -> Object:
+    found: Object = spec(objects, "NetworkPolicy", "backtests-to-services")["egress"][0]["to"][0]
+    return found
+
+
+def mix_up(pod: Object) -> None:
+    """Give a pod's first container the database of results."""
+    [url] = [one for one in pod["containers"][0]["env"] if one["name"] == databases.URL]
+    url["valueFrom"]["secretKeyRef"]["name"] = "klinecast-results-database"
+
+
 EVERYBODY = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
 FAULTS: dict[str, list[tuple[str, Plant]]] = {
     "pods are restricted": [
@@ -106,6 +156,7 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
     "probes ask real ports": [
         ("none of its ports", lambda o: container(o)["readinessProbe"]["grpc"].update(port=1)),
         ("does not ask for liveness", lambda o: container(o)["livenessProbe"]["grpc"].update(service="")),
+        ("may be killed while it starts", lambda o: without(container(o, "worker"), "startupProbe")),
         ("has no liveness", lambda o: without(container(o), "livenessProbe")),
         ("speak no TLS", lambda o: container(o)["readinessProbe"]["grpc"].update(port=50051)),
     ],
@@ -134,14 +185,21 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
     "images are pinned": [
         ("no fixed tag", lambda o: container(o).update(image="klinecast:latest")),
     ],
+    "there is a /tmp": [
+        ("klinecast-worker/worker: cannot write", lambda o: unmount(container(o, "worker"), "/tmp")),
+        ("klinecast-migrations/data: cannot write", lambda o: unmount(job(o)["spec"]["containers"][0], "/tmp")),
+    ],
     "selectors match": [
         ("does not match its own", lambda o: spec(o, "Deployment", "data")["selector"].update(matchLabels={"a": "b"})),
         ("is nobody's", lambda o: spec(o, "Service", "data")["ports"][0].update(targetPort="grcp")),
         ("selects no pod", lambda o: spec(o, "NetworkPolicy", "to-dns")["podSelector"].update(matchLabels={"a": "b"})),
+        ("asks for its ports ['metrcs']", lambda o: endpoint(o).update(port="metrcs")),
+        ("klinecast-worker: Prometheus asks", lambda o: o.of("PodMonitor")[0]["spec"].update(selector=only("data"))),
     ],
     "services are headless": [
         ("is not headless", lambda o: spec(o, "Service", "data").update(clusterIP="10.0.0.1")),
         ("is not dns:///", lambda o: environment(o, "backtest", DATA_TARGET="klinecast-data:50051")),
+        ("nothing translates its port 443", lambda o: serve_at(o, "data", 443)),
     ],
     "disruption is bounded": [
         ("0 disruption budgets", lambda o: drop(o, "PodDisruptionBudget", "data")),
@@ -150,6 +208,7 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
             "a rollout takes pods away",
             lambda o: spec(o, "Deployment", "data")["strategy"]["rollingUpdate"].update(maxUnavailable=1),
         ),
+        ("may be over before", lambda o: without(spec(o, "Deployment", "data"), "minReadySeconds")),
         ("is not spread", lambda o: without(pod(o), "topologySpreadConstraints")),
     ],
     "scalers are in order": [
@@ -157,12 +216,18 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
         ("each apply of", lambda o: spec(o, "Deployment", "data").update(replicas=2)),
         ("is not there", lambda o: spec(o, "ScaledObject", "worker")["scaleTargetRef"].update(name="nobody")),
         ("ever lets run", lambda o: spec(o, "ScaledObject", "worker").update(maxReplicaCount=500)),
+        (
+            "klinecast_backtest_queue_age_second: no process",
+            lambda o: query(o, "max(klinecast_backtest_queue_age_second)"),
+        ),
+        ("aims at 7000 %", lambda o: cpu_target(o, "data").update(averageUtilization=7000)),
     ],
     "references exist": [
         ("key urll is not in", lambda o: _secret_of(o)["secretKeyRef"].update(key="urll")),
         ("Secret another key", lambda o: _secret_of(o)["secretKeyRef"].update(name="another")),
         ("no ServiceAccount", lambda o: drop(o, "ServiceAccount", "data")),
         ("no ConfigMap", lambda o: container(o)["envFrom"][0]["configMapRef"].update(name="nothing")),
+        ("no TriggerAuthentication", lambda o: drop(o, "TriggerAuthentication", "prometheus")),
         ("no volume", lambda o: container(o)["volumeMounts"].append({"name": "x", "mountPath": "/x"})),
     ],
     "no secrets in git": [
@@ -181,6 +246,37 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
             "which is nobody's",
             lambda o: spec(o, "NetworkPolicy", "from-callers")["ingress"][0].update(ports=[{"port": 1}]),
         ),
+        (
+            "klinecast-data: port 50051 is shut to klinecast-worker",
+            lambda o: drop(o, "NetworkPolicy", "data-from-backtests"),
+        ),
+        ("klinecast-results: port 50053 is shut to {", lambda o: drop(o, "NetworkPolicy", "from-callers")),
+        ("klinecast-worker: port 9104 is shut to {", lambda o: drop(o, "NetworkPolicy", "from-prometheus")),
+        ("klinecast-data: lets {", lambda o: without(callers(o), "namespaceSelector", "matchLabels")),
+        ("klinecast-data: lets {", lambda o: callers(o).pop("podSelector")),
+        ("port 50051 of nobody is not", lambda o: data_peer(o)["podSelector"].update(only("nobody"))),
+        ("port 50051 of klinecast-results is not", lambda o: data_peer(o)["podSelector"].update(only("results"))),
+        (
+            "is not what answers there",
+            lambda o: spec(o, "NetworkPolicy", "to-dns")["egress"][0]["to"][0].update(podSelector=only("dns")),
+        ),
+        (
+            "klinecast-migrations: reaches [53], needs [53, 5432]",
+            lambda o: without(job(o), "metadata", "labels", "klinecast.io/uses-postgres"),
+        ),
+        (
+            "klinecast-backtest: reaches",
+            lambda o: spec(o, "Deployment", "backtest")["template"]["metadata"]["labels"].pop(
+                "klinecast.io/uses-broker"
+            ),
+        ),
+    ],
+    "databases are migrated, each its own": [
+        ("klinecast-migrations/data: has the database of klinecast-results-database", lambda o: mix_up(job(o)["spec"])),
+        ("klinecast-worker/worker: has the database", lambda o: mix_up(pod(o, "worker"))),
+        ("no Job migrates services.data", lambda o: drop(o, "Job", "migrations")),
+        ("no Job migrates services.results by", lambda o: job(o)["spec"]["containers"].pop()),
+        ("no Job migrates services.data by klinecast:2", lambda o: container(o).update(image="klinecast:2")),
     ],
     "files of settings are mounted": [
         ("tls.pem", lambda o: settings(o).update(KLINECAST_TLS__CERTIFICATE_FILE="/etc/klinecast/tls/tls.pem")),
@@ -205,6 +301,8 @@ FAULTS: dict[str, list[tuple[str, Plant]]] = {
 CHECKS = {
     **pods.CHECKS,
     **cluster.CHECKS,
+    **network.CHECKS,
+    **databases.CHECKS,
     **trust.CHECKS,
     "schemas of Kubernetes": check_kubernetes,
     "models of the operators' kinds": check_operators,
@@ -236,6 +334,17 @@ def test_the_memory_alert_knows_when_a_limit_changes(objects: Objects) -> None:
     assert check_memory_alert(objects, load_rules()) == []
     container(objects)["resources"]["limits"]["memory"] = "4Gi"
     assert "klinecast-data has a limit of 4294967296" in check_memory_alert(objects, load_rules())[0]
+
+
+def test_a_missing_tool_is_a_fault() -> None:
+    assert "promtol is not installed" in run_tool("promtol", "check", "rules")[0]
+
+
+def test_connections_are_counted_anew_when_more_pods_may_run(objects: Objects) -> None:
+    operations = OPERATIONS.read_text()
+    assert databases.check_connections(objects, operations) == []
+    spec(objects, "HorizontalPodAutoscaler", "data").update(maxReplicas=9)
+    assert "343 connections, it says 329" in databases.check_connections(objects, operations)[0]
 
 
 def test_alerts_that_read_nothing_or_are_not_explained_are_found() -> None:

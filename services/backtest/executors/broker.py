@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from celery import Celery
 
 QUEUE = "klinecast"
@@ -26,6 +28,8 @@ def make_celery(broker_url: str) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Kombu would take anybody's certificate; what the URL says (?ssl_ca_certs=, ?ssl_cert_reqs=) goes before this.
+        broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker_url.startswith("rediss:") else False,
         broker_transport_options={
             "socket_connect_timeout": _SOCKET_S,
             "socket_timeout": 3 * _SOCKET_S,

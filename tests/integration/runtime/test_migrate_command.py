@@ -57,6 +57,16 @@ async def test_it_gives_up_where_there_is_no_database() -> None:
     assert 0.5 <= time.monotonic() - began < 5
 
 
+def test_a_schema_of_a_later_release_is_said_and_no_fault(empty_database_url: str) -> None:
+    for revision in ("0001", "9999"):
+        process = start("results", empty_database_url)
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0, log
+        assert ("schema_is_ahead" in log) == (revision == "9999")
+        with psycopg.connect(libpq_url(empty_database_url)) as connection:
+            connection.execute("UPDATE results.alembic_version SET version_num = '9999'")
+
+
 async def test_a_migration_that_runs_is_not_cut_off(empty_database_url: str) -> None:
     settings = RuntimeSettings(database=DatabaseSettings(url=empty_database_url))
     await bring_up_to_date(settings, MIGRATIONS, wait_s=0.0)

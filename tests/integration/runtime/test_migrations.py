@@ -1,5 +1,6 @@
 """Migrations, run by many at once, again, and apart from other services'."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic.util import CommandError
 
 from services.runtime.migrations import migrate
 
@@ -59,6 +61,17 @@ def test_failed_migration_leaves_nothing_and_can_be_repeated(empty_database_url:
             migrate(empty_database_url, "echo", LOCATION)
         connection.execute("DROP TABLE echo.words")
     migrate(empty_database_url, "echo", LOCATION)
+    assert words(empty_database_url) == ["kline"]
+
+
+@pytest.mark.parametrize(("revision", "is_refused"), [("0002", False), ("9999", False), ("0000", True)])
+def test_a_schema_of_a_later_release_is_left_alone(empty_database_url: str, revision: str, is_refused: bool) -> None:
+    migrate(empty_database_url, "echo", LOCATION)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("UPDATE echo.alembic_version SET version_num = %s", (revision,))
+        with pytest.raises(CommandError) if is_refused else contextlib.nullcontext():
+            migrate(empty_database_url, "echo", LOCATION)
+        assert connection.execute("SELECT version_num FROM echo.alembic_version").fetchone() == (revision,)
     assert words(empty_database_url) == ["kline"]
 
 

@@ -210,6 +210,16 @@ async def test_broken_migrations_end_the_process(empty_database_url: str, tmp_pa
         await serve_until_signal("broken", settings, idle_app, migrations=Migrations("broken", tmp_path))
 
 
+async def test_a_server_of_the_release_before_serves_a_later_schema(serve: Serve, empty_database_url: str) -> None:
+    async with serve(empty_database_url) as server:
+        await server.runtime.migrated.wait()
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("UPDATE echo.alembic_version SET version_num = '0002'")
+    async with serve(empty_database_url) as server, grpc.aio.insecure_channel(server.target) as channel:
+        assert await health_of(channel, SERVICE, wanted=SERVING) == SERVING
+        assert not server.migrating.exception()
+
+
 async def test_a_taken_metrics_port_is_refused(serve: Serve, server: RunningServer) -> None:
     with pytest.raises(StartError, match="KLINECAST_METRICS_LISTEN"):
         async with serve(NO_DATABASE, metrics_listen=f"127.0.0.1:{server.metrics_port}"):
