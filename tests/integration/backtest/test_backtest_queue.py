@@ -14,12 +14,13 @@ from pydantic import SecretStr
 
 from services.backtest import queue_statements, statements
 from services.backtest.jobs import MAX_ATTEMPTS, JobKey, State
-from services.backtest.queue_store import PostgresQueue
+from services.backtest.queue_store import _DISPATCH_LOCK, PostgresQueue
 from services.backtest.queueing import Created, NewJob, Refused
 from services.backtest.sharing import Limits
 from services.backtest.store import PostgresJobStore
 from services.runtime.config import DatabaseSettings
 from services.runtime.database import Database, libpq_url
+from services.runtime.errors import is_database_away
 
 FREE = Limits()
 
@@ -109,6 +110,21 @@ async def test_limits_hold_under_many_dispatchers(store, sql, database_url) -> N
         "SELECT count(*) FROM backtest.backtests WHERE delivered_until IS NOT NULL GROUP BY tenant_id"
     ).fetchall()
     assert sorted(counted) == [(1,), (2,), (2,), (2,)]
+
+
+async def test_a_dispatcher_that_freezes_with_the_lock_holds_the_others_up_for_seconds(store, database_url) -> None:
+    [one] = await create(store, new_job())
+    database = Database(DatabaseSettings(url=SecretStr(database_url)), application_name="frozen")
+
+    async def freeze() -> None:
+        async with asyncio.timeout(15), database.driver() as frozen:
+            await frozen.execute("SELECT pg_advisory_xact_lock(%s)", (_DISPATCH_LOCK,))
+            assert await dispatch(store, 1) == [one]
+
+    with pytest.raises(psycopg.Error) as given_up:
+        await freeze()
+    await database.close()
+    assert is_database_away(given_up.value)
 
 
 async def test_a_delivery_that_lapsed_can_be_claimed_only_until_it_is_taken_back(store, sql) -> None:
