@@ -17,7 +17,7 @@ BEFORE_COMMIT = f"""
 WITH {CLOCK}
 SELECT greatest((SELECT fence FROM results.tombstones WHERE {ROW}), 0) AS buried,
   (SELECT fence FROM results.results WHERE {ROW}) AS fence,
-  (SELECT checksum FROM results.results WHERE {ROW} AND {LIVE}) AS checksum
+  (SELECT checksum = %(checksum)s AND header = %(header)s FROM results.results WHERE {ROW} AND {LIVE}) AS same
 """
 
 REMOVE = f"""

@@ -35,9 +35,10 @@ class PostgresResultStore:
         async with self._database.driver() as connection:
             async with connection.pipeline():
                 await connection.execute(statements.LOCK, key)
-                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, key)
+                wanted = key | {"checksum": commit.checksum, "header": commit.header}  # that is the chunks' alone
+                cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, wanted)
                 [before] = await cursor.fetchall()
-            if before["checksum"] == commit.checksum:
+            if before["same"]:
                 return _result((await run(connection, statements.GET, key))[0]), False
             if commit.fence <= max(before["buried"] or 0, before["fence"] or 0):
                 raise StaleFenceError
