@@ -71,6 +71,11 @@ class PostgresQueue:
             rows = await run(connection, queue_statements.FIND_EQUAL, parameters)
         return [Earlier(JobKey(tenant, row["backtest_id"]), row["result_id"], row["reads"]) for row in rows]
 
+    async def forget_equal(self, key: JobKey) -> None:
+        """Offer the result of a backtest to equal ones no more: what it read was rewritten for good."""
+        async with self._database.single() as connection:
+            await run(connection, queue_statements.FORGET_EQUAL, key_parameters(key))
+
     async def create_reused(self, job: NewJob, result_id: str) -> Created:
         """Store a job that has its result already, or return the one stored under the same request_id."""
         parameters = _parameters(job) | {"result_id": result_id}
