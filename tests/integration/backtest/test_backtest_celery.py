@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -24,6 +25,12 @@ def results_of(url: str) -> tuple[int, int]:
     with psycopg.connect(url) as connection:
         query = "SELECT count(*), count(DISTINCT result_id) FROM results.results"
         return connection.execute(query).fetchone()  # type: ignore[return-value]
+
+
+def attempts_of(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        [attempts] = connection.execute("SELECT coalesce(sum(attempt), 0) FROM backtest.backtests").fetchone() or (0,)
+    return int(attempts)
 
 
 def wait_running(client: Client, backtest_id: str) -> None:
@@ -83,13 +90,16 @@ def test_a_killed_broker_loses_nothing(own_celery_suite: Suite, broker: Broker, 
 
 
 @pytest.mark.parametrize("body", [("no-id",), ("00000000-0000-7000-8000-000000000000",), ({"a": 1},), ()])
-def test_forged_messages_run_nothing(celery_suite: tuple[Suite, Broker], body: tuple) -> None:
+def test_forged_messages_run_nothing(celery_suite: tuple[Suite, Broker], body: tuple, tmp_path: Path) -> None:
     suite, broker = celery_suite
+    before = attempts_of(suite.database_url)
     with contextlib.closing(make_celery(broker.url)) as app:
         app.send_task(TASK, body)
-        app.send_task("os.system", ("true",))
-    with suite.client() as client:
+        app.send_task("os.system", (f"touch {tmp_path}/forged",))
+    with suite.client() as client:  # its message comes after those, to the one process that listens
         assert list(client.run_backtest(make_config(client)))[-1].state == "SUCCEEDED"
+    assert attempts_of(suite.database_url) == before + 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cancel_reaches_a_worker_elsewhere(celery_suite: tuple[Suite, Broker]) -> None:
