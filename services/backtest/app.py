@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -76,6 +77,7 @@ class BacktestApp:
             limits_of=settings.limits_of,
             on_rescued=self._rescued,
         )
+        self._drained_at = 0.0
         self._listener = Listener(runtime.database.url, WAKE_CHANNEL, self._woken)
         expiry = ResultExpiry(self._store, partial(_check_results, client))
         self._upkeep = Upkeep(
@@ -143,11 +145,12 @@ class BacktestApp:
 
     async def _stop_executor(self) -> None:
         await self._runtime.shutdown.wait()
-        await asyncio.to_thread(self._executor.stop, self._settings.shutdown.drain_seconds)
+        self._drained_at = time.monotonic() + self._settings.shutdown.drain_seconds
+        await self.stop_workers()
 
     async def stop_workers(self) -> None:
-        """End every worker that is still there."""
-        await asyncio.to_thread(self._executor.stop, 0.0)
+        """End every worker, when it has finished or what is left of the drain is over."""
+        await asyncio.to_thread(self._executor.stop, max(0.0, self._drained_at - time.monotonic()))
 
     def event_stored(self, backtest_id: str) -> None:
         """Wake the watchers of a backtest without waiting for the notification."""

@@ -8,7 +8,7 @@ from services.backtest.statements import JOB_COLUMNS, ROW, transition
 _WAITING = "state = 'QUEUED' AND delivered_until IS NULL AND leader_id IS NULL"
 _FOLLOWING = "state = 'QUEUED' AND leader_id IS NOT NULL"
 _EQUAL = "tenant_id = %(tenant)s AND reuse_key = %(reuse_key)s::bytea"
-_TAKEABLE = f"{_EQUAL} AND state = 'SUCCEEDED' AND reads IS NOT NULL AND NOT backtest_id = ANY (%(looked_at)s::uuid[])"
+_TAKEABLE = f"{_EQUAL} AND state = 'SUCCEEDED' AND reads IS NOT NULL AND NOT result_expired AND NOT backtest_id = ANY (%(looked_at)s::uuid[])"
 _TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 _SPENT = f"coalesce((SELECT klines FROM backtest.usage WHERE tenant_id = %(tenant)s AND day = {_TODAY}), 0)"
 
@@ -116,6 +116,8 @@ FIND_EQUAL = f"""
 SELECT tenant_id, backtest_id::text AS backtest_id, result_id::text AS result_id, reads FROM backtest.backtests
 WHERE {_TAKEABLE} ORDER BY end_time DESC LIMIT 3
 """
+
+FORGET_EQUAL = f"UPDATE backtest.backtests SET reuse_key = NULL WHERE {ROW} AND state = 'SUCCEEDED'"
 
 CREATE_REUSED = f"""
 WITH made AS (

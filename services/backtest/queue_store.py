@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from psycopg.rows import DictRow, dict_row
 
@@ -46,15 +46,13 @@ class PostgresQueue:
             "own_queued": limits.max_queued,
             "daily_klines": limits.daily_klines,
         }
-        locks: list[tuple[int, object]] = []  # counted one after another: two at once would both see the last place
+        locks: list[tuple[int, str]] = []  # counted one after another: two at once would both see the last place
         if limits.max_queued is not None or limits.daily_klines is not None:
             locks.append((_SUBMIT_LOCK, job.key.tenant))
         if job.reuse_key is not None:
             locks.append((_EQUAL_LOCK, job.reuse_key.hex()))
         async with self._database.driver() if locks else self._database.single() as connection:
-            for kind, subject in locks:
-                await run(connection, queue_statements.LOCK, {"kind": kind, "subject": subject})
-            rows = await run(connection, queue_statements.CREATE, parameters)
+            rows = await _create(connection, locks, parameters)
             if not rows:  # a request_id that was used before, or by a racing twin that has committed by now
                 rows = await run(connection, queue_statements.BY_REQUEST_ID, parameters)
             if rows:
@@ -70,6 +68,11 @@ class PostgresQueue:
         async with self._database.single() as connection:
             rows = await run(connection, queue_statements.FIND_EQUAL, parameters)
         return [Earlier(JobKey(tenant, row["backtest_id"]), row["result_id"], row["reads"]) for row in rows]
+
+    async def forget_equal(self, key: JobKey) -> None:
+        """Offer the result of a backtest to equal ones no more: what it read was rewritten for good."""
+        async with self._database.single() as connection:
+            await run(connection, queue_statements.FORGET_EQUAL, key_parameters(key))
 
     async def create_reused(self, job: NewJob, result_id: str) -> Created:
         """Store a job that has its result already, or return the one stored under the same request_id."""
@@ -157,6 +160,19 @@ async def _deliver(connection: DriverConnection, ids: Sequence[str], moved: Sequ
         await connection.commit()
         delivered = {row["backtest_id"] for row in await cursor.fetchall()}
     return [one for one in ids if one in delivered]
+
+
+async def _create(
+    connection: DriverConnection, locks: Sequence[tuple[int, str]], parameters: Mapping[str, object]
+) -> Sequence[DictRow]:
+    """Store a job where it may be, under locks; one round trip, so that they are held for as short as can be."""
+    if not locks:
+        return await run(connection, queue_statements.CREATE, parameters)
+    async with connection.pipeline():
+        for kind, subject in locks:
+            await connection.execute(queue_statements.LOCK, {"kind": kind, "subject": subject})
+        cursor = await connection.cursor(row_factory=dict_row).execute(queue_statements.CREATE, parameters)
+        return await cursor.fetchall()
 
 
 def _refused(row: DictRow, job: NewJob, limits: Limits, max_queued: int) -> Refused:

@@ -83,6 +83,9 @@ class QueueStore(Protocol):
     async def find_equal(self, tenant: str, reuse_key: bytes, looked_at: Sequence[str]) -> Sequence[Earlier]:
         """Return the latest equal backtests that succeeded, but for those looked at already."""
 
+    async def forget_equal(self, key: JobKey) -> None:
+        """Offer the result of a backtest to equal ones no more: what it read was rewritten for good."""
+
     async def create_reused(self, job: NewJob, result_id: str) -> Created:
         """Store a job that has its result already, or return the one stored under the same request_id."""
 

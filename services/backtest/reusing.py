@@ -81,6 +81,7 @@ class Reuser:
         try:
             for read in map(Read.from_json, earlier.reads):
                 if not read.is_unchanged(await asyncio.to_thread(self.get_range, read)):
+                    await self.queue.forget_equal(earlier.key)
                     return False
             key = JobKey(earlier.key.tenant, earlier.result_id)
             await asyncio.to_thread(self.keep_result, key, ttl_s)

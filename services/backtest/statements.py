@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 
 from services.backtest.jobs import CANCEL, LEASE_S, MAX_ATTEMPTS, WAKE_CHANNEL, Failure
 
 ROW = "tenant_id = %(tenant)s AND backtest_id = %(backtest_id)s"
 _HELD = f"{ROW} AND fence = %(fence)s AND state = 'RUNNING'"
+_OF_WORKER = "backtest_id = %(backtest_id)s AND worker_id = %(worker_id)s AND state = 'RUNNING'"
 
 
 def transition(update: str, body: str, returning: str, extra: str = "") -> str:
@@ -126,17 +129,19 @@ _BACK_TO_QUEUE = f"""UPDATE backtest.backtests SET attempts = {_DEATHS}, last_se
       'detail', {_HISTORY}) END"""
 
 RELEASE = transition(
-    f"{_BACK_TO_QUEUE} WHERE backtest_id = %(backtest_id)s AND worker_id = %(worker_id)s AND state = 'RUNNING'",
+    f"{_BACK_TO_QUEUE} WHERE {_OF_WORKER}",
     _TERMINAL_BODY,
     "tenant_id, state",
     _UNWANTED,
 )
 
 HAND_BACK = transition(
-    f"""UPDATE backtest.backtests SET state = 'QUEUED', lease_until = NULL, progress = '{{}}', last_sequence = last_sequence + 1
-  WHERE {_HELD}""",
-    "'{}'::jsonb",
+    f"""UPDATE backtest.backtests SET lease_until = NULL, progress = '{{}}', last_sequence = last_sequence + 1,
+    state = CASE WHEN cancel_requested THEN 'CANCELLED' ELSE 'QUEUED' END, end_time = CASE WHEN cancel_requested THEN clock_timestamp() END
+  WHERE {_OF_WORKER}""",
+    _TERMINAL_BODY,
     "state",
+    _UNWANTED,
 )
 
 RESCUE = transition(
@@ -201,5 +206,16 @@ DELETE FROM backtest.backtests AS job USING (
 
 
 def failure_json(failure: Failure) -> str:
-    """Return a failure as the JSON that is stored, without NUL, which Postgres cannot hold."""
-    return json.dumps(dataclasses.asdict(failure)).replace("\\u0000", "")
+    """Return a failure as the JSON that is stored, without NUL and half characters, which Postgres cannot hold."""
+    storable = {
+        name: value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else value
+        for name, value in dataclasses.asdict(failure).items()
+    }
+    return json.dumps(storable)
+
+
+def progress_json(body: Mapping[str, object]) -> str:
+    """Return progress as the JSON that is stored, which has no word for what is not finite."""
+    return json.dumps(
+        {name: value for name, value in body.items() if not isinstance(value, float) or math.isfinite(value)}
+    )

@@ -18,7 +18,7 @@ WITH {CLOCK}
 SELECT greatest((SELECT fence FROM results.tombstones WHERE {ROW}), 0) AS buried,
   (SELECT fence FROM results.results WHERE {ROW}) AS fence,
   (SELECT coalesce(sum(row_count), 0) FROM results.chunks WHERE save_id = %(save_id)s) AS stored_rows, kept.*
-FROM clock LEFT JOIN (SELECT {COLUMNS} FROM results.results WHERE {ROW} AND {LIVE} AND checksum = %(checksum)s) AS kept ON true
+FROM clock LEFT JOIN (SELECT {COLUMNS} FROM results.results WHERE {ROW} AND {LIVE} AND checksum = %(checksum)s AND header = %(header)s) AS kept ON true
 """
 
 REMOVE = f"""

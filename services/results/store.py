@@ -42,7 +42,7 @@ class PostgresResultStore:
         async with self._database.driver() as connection:
             async with connection.pipeline():
                 await connection.execute(statements.LOCK, key)
-                same = key | {"save_id": commit.save_id, "checksum": commit.checksum}
+                same = key | {"save_id": commit.save_id, "checksum": commit.checksum, "header": commit.header}
                 cursor = await connection.cursor(row_factory=dict_row).execute(statements.BEFORE_COMMIT, same)
                 [before] = await cursor.fetchall()
             if before["result_id"] is not None:

@@ -28,6 +28,8 @@ DriverConnection: TypeAlias = "psycopg.AsyncConnection[tuple[Any, ...]]"
 IDLE_CHECK_S = 1.0
 """A pooled connection that was idle longer is proven alive before it is used."""
 PING_TIMEOUT_S = 1.5
+IDLE_IN_TRANSACTION_S = 3.0
+"""A process that is paused while it holds locks loses them after so long: nobody here waits inside a transaction."""
 OUTAGE_S = 3.0
 """After so long without an answer to any ping, or since one went silent, what still waits is given up."""
 
@@ -277,7 +279,8 @@ def _connect_args(settings: DatabaseSettings, application_name: str) -> dict[str
     return {
         "application_name": application_name,
         "connect_timeout": max(1, round(settings.connect_timeout_s)),
-        "options": f"-c statement_timeout={round(settings.statement_timeout_s * 1000)} -c timezone=UTC",
+        "options": f"-c statement_timeout={round(settings.statement_timeout_s * 1000)} "
+        f"-c idle_in_transaction_session_timeout={round(IDLE_IN_TRANSACTION_S * 1000)} -c timezone=UTC",
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 2,

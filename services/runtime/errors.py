@@ -37,6 +37,7 @@ _DATABASE_AWAY = (
     sqlalchemy.exc.TimeoutError,
     psycopg.OperationalError,
     psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,  # paused for so long that the server gave the transaction up
 )
 
 
@@ -83,7 +84,7 @@ def as_klinecast_error(error: BaseException, correlation_id: str) -> errors.Klin
 
 def is_database_away(error: BaseException) -> bool:
     """Tell a database that cannot be reached or does not answer from a statement that is wrong."""
-    return isinstance(error, _DATABASE_AWAY)
+    return isinstance(error, _DATABASE_AWAY) or isinstance(getattr(error, "orig", None), _DATABASE_AWAY)
 
 
 def database_unavailable() -> errors.Unavailable:

@@ -23,13 +23,29 @@ from services.local.postgres import PostgresServer
 from services.runtime.database import libpq_url
 from tests.broker import Broker
 from tests.factories import make_config
+from tests.faults.baseline import WORKERS
 from tests.faults.history import Final, History, Submit, Verdict, check, digest, read_final, wait_until_quiet
 from tests.suite import Suite
 
 RESTART_S, KILL_S = (5.0, 40.0), (5.0, 20.0)
 """Between two restarts of Postgres, and between two kills."""
+MAX_RUNNING = 2
+SETTINGS = {
+    "WORKERS": str(WORKERS),
+    "MAX_RUNNING": str(MAX_RUNNING),
+    "TENANT__MAX_RUNNING": str(MAX_RUNNING),
+}
+"""Of a deployment to be killed at will: it has room for one more than may run."""
 WATCHED = 0.3
 """Share of the backtests that somebody watches."""
+_MOST_RUNNING = """
+WITH moves AS (
+  SELECT event_time, (state = 'RUNNING')::int - coalesce((lag(state) OVER story = 'RUNNING')::int, 0) AS step
+  FROM backtest.events WINDOW story AS (PARTITION BY backtest_id ORDER BY sequence)
+), counted AS (SELECT sum(step) OVER (ORDER BY event_time, step) AS running FROM moves)
+SELECT coalesce(max(running), 0)::int FROM counted
+"""
+"""From the events, which no sampling misses: a slot is given away after the end that freed it is committed."""
 _CALL_S = 20.0
 _QUIET_S = 120.0
 
@@ -45,14 +61,16 @@ class Report:
     """How often each fault happened, seen to have happened."""
     attempts: Mapping[int, int]
     """Backtests by attempts."""
+    most_running: int
+    """How many ran at once, at most."""
     seconds: float
 
     def __str__(self) -> str:
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         again = sum(count for attempts, count in self.attempts.items() if attempts > 1)
         return (
-            f"seed {self.seed}: {self.backtests} backtests in {self.seconds:.0f} s, {again} of them attempted again; "
-            f"faults: {faults}; {self.verdict}"
+            f"seed {self.seed}: {self.backtests} backtests in {self.seconds:.0f} s, {again} of them attempted again, "
+            f"at most {self.most_running} at once; faults: {faults}; {self.verdict}"
         )
 
 
@@ -80,7 +98,7 @@ class Chaos:
         load.start()
         self._break_things(load.is_alive, say)
         load.join()
-        final, attempts = self._calm_down(set(expected))
+        final, attempts, most_running = self._calm_down()
         verdict = check(self._history, final, expected)
         return Report(
             seed=self._seed,
@@ -88,6 +106,7 @@ class Chaos:
             backtests=len(self._history.submits),
             faults=dict(self.faults),
             attempts=attempts,
+            most_running=most_running,
             seconds=time.monotonic() - started,
         )
 
@@ -169,17 +188,19 @@ class Chaos:
         self._server.start()
 
     def _kill_something(self) -> None:
-        choices: list[Callable[[], str]] = [self._kill_child] * 3
+        choices: list[Callable[[], str | None]] = [self._kill_child] * 3
         choices += [lambda name=name: self._kill_service(name) for name in ("backtest", "results", "data")]  # type: ignore[misc]
         if self._broker is not None:
             choices += [self._kill_worker, self._kill_broker]
-        self.faults[self._random.choice(choices)()] += 1
+        killed = self._random.choice(choices)()
+        if killed is not None:
+            self.faults[killed] += 1
 
-    def _kill_child(self) -> str:
+    def _kill_child(self) -> str | None:
         parents = [one.process for one in self._suite.workers] or [self._suite.process("backtest")]
         children = list(itertools.chain.from_iterable(parent.children() for parent in parents))
         if not children:
-            return "nobody"
+            return None
         child = self._random.choice(children)
         child.send_signal(signal.SIGKILL)
         child.wait(5)
@@ -202,10 +223,11 @@ class Chaos:
         self._broker.start()
         return "broker"
 
-    def _calm_down(self, configs: set[str]) -> tuple[Final, Mapping[int, int]]:
+    def _calm_down(self) -> tuple[Final, Mapping[int, int], int]:
         """Wait until nothing waits or runs any more, and read what there is."""
         wait_until_quiet(self._url, _QUIET_S)
         with psycopg.connect(libpq_url(self._url), autocommit=True) as connection:
             counted = connection.execute("SELECT attempt, count(*) FROM backtest.backtests GROUP BY attempt").fetchall()
+            [most_running] = connection.execute(_MOST_RUNNING).fetchone() or (0,)
         with self._suite.client(timeout_s=_CALL_S) as client:
-            return read_final(self._url, client), dict(counted)
+            return read_final(self._url, client), dict(counted), most_running

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests import postgres
-from tests.faults.chaos import Chaos, Report
+from tests.faults.baseline import find_leaks, measure
+from tests.faults.chaos import MAX_RUNNING, SETTINGS, Chaos, Report
 from tests.faults.deployment import EXECUTORS, deploy
 
 
 def main() -> int:
-    """Run it; 0 when nothing was lost, doubled, unexpected or wrong."""
+    """Run it; 0 when nothing was lost, doubled, unexpected or wrong, no limit passed and nothing leaked."""
     parser = argparse.ArgumentParser(prog="tests.faults.soak", description=__doc__)
     parser.add_argument("--executor", choices=EXECUTORS, action="append", help="default: each in turn")
     parser.add_argument("--backtests", type=int, default=1_000)
@@ -22,19 +24,29 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with postgres.make_home() as home:
-        reports = [_run(home, executor, options) for executor in options.executor or EXECUTORS]
-    return 0 if all(report.verdict.clean and report.faults.get("postgres") for report in reports) else 1
+        problems = [one for executor in options.executor or EXECUTORS for one in _run(home, executor, options)]
+    return 1 if problems else 0
 
 
-def _run(home: Path, executor: str, options: argparse.Namespace) -> Report:
-    with deploy(home, executor) as deployment:
+def _run(home: Path, executor: str, options: argparse.Namespace) -> list[str]:
+    """Run it on an executor; print and return what is wrong."""
+    with deploy(home, executor, **SETTINGS) as deployment:
+        before = measure(deployment)
         chaos = Chaos(deployment.suite, deployment.server, deployment.url, deployment.broker, options.seed)
         report = chaos.run(options.backtests, options.per_second, lambda text: print(f"{executor} {text}", flush=True))
-    print(f"{executor}: {report}", flush=True)
+        problems = [*_find_problems(report), *find_leaks(before, measure(deployment))]
+    print(f"{executor}: {report}", *problems, sep="\n  ", flush=True)
+    return problems
+
+
+def _find_problems(report: Report) -> Iterator[str]:
     for kind in ("lost", "doubled", "unexpected", "wrong"):
         for one in getattr(report.verdict, kind)[:20]:
-            print(f"  {kind}: {one}", flush=True)
-    return report
+            yield f"{kind}: {one}"
+    if report.most_running > MAX_RUNNING:
+        yield f"{report.most_running} ran at once, at most {MAX_RUNNING} may"
+    if not report.faults.get("postgres") or not set(report.faults) - {"postgres"}:
+        yield f"too little happened: {dict(report.faults)}"
 
 
 if __name__ == "__main__":

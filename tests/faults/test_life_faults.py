@@ -6,11 +6,13 @@ import dataclasses
 import multiprocessing
 import random
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -23,7 +25,7 @@ from services.backtest.jobs import LEASE_S, MAX_ATTEMPTS, Failure
 from services.backtest.worker.store import Claim, Origin, WorkerStore
 from services.runtime.database import libpq_url
 from tests.factories import make_config
-from tests.suite import Suite
+from tests.suite import Suite, run_suite
 
 ROUNDS = 1_000
 
@@ -161,6 +163,18 @@ def test_a11_a_backtest_that_kills_its_workers_ends_and_the_queue_moves_on(share
     end = end_of(shared, deadly.backtest_id)
     assert (end.state, end.attempt, end.error.reason) == ("FAILED", MAX_ATTEMPTS, "ATTEMPTS_EXHAUSTED")
     assert end.error.detail.count("exit code -9") == MAX_ATTEMPTS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds nothing elsewhere")
+def test_a12_a_backtest_beyond_the_memory_of_a_worker_fails_alone(session_home: Path, database_url: str) -> None:
+    home = session_home / f"suite-{uuid.uuid4().hex[:8]}"
+    with run_suite(home, database_url, WORKERS="1", WORKER_MEMORY_MB="768") as suite, suite.client() as client:
+        before = {suite.process("backtest").pid, *(one.pid for one in workers_of(suite))}
+        hog = client.create_backtest(make_config(client, strategy="hog", params={"mb": 2_000})).backtest_id
+        end = end_of(client, hog)
+        assert (end.state, end.attempt, end.error.reason) == ("FAILED", 1, "RESOURCE")
+        assert end_of(client, client.create_backtest(make_config(client)).backtest_id).state == "SUCCEEDED"
+        assert {suite.process("backtest").pid, *(one.pid for one in workers_of(suite))} == before
 
 
 @pytest.mark.timeout(300)

@@ -61,11 +61,13 @@ class Row:
         return self._end("CANCELLED") if self._is_held(fence) and self.cancel_asked else None
 
     def hand_back(self, fence: int) -> Row | None:
-        """Go back to the queue because the worker is stopped on purpose."""
-        return replace(self, state="QUEUED") if self._is_held(fence) else None
+        """Go back to the queue, unless a cancel was asked for, because the worker is stopped on purpose."""
+        if not self._is_held(fence):
+            return None
+        return self._end("CANCELLED") if self.cancel_asked else replace(self, state="QUEUED")
 
     def die(self, fence: int | None = None) -> Row | None:
-        """Lose the worker: noticed by its parent (fence given), or by the end of the lease."""
+        """Lose the worker: noticed by its parent or said by itself (fence given), or by the end of the lease."""
         if self.state != "RUNNING" or fence not in (None, self.fence):
             return None
         dead = replace(self, deaths=self.deaths + 1)

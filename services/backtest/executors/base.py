@@ -47,4 +47,4 @@ class Executor(Protocol):
         """Hand a backtest to a worker; what is lost on the way is delivered again later."""
 
     def stop(self, grace_s: float) -> None:
-        """Let workers finish within the grace, hand back what they did not, end them. Blocks."""
+        """Let workers finish within the grace, hand back what they did not, end them. Blocks; may be called again."""

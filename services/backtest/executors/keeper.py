@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 
 import psycopg
 
@@ -64,9 +64,10 @@ class Keeper:
         """End a backtest whose worker was stopped by a cancel; False when it is not ours any more."""
         return bool(self._connection.run(statements.FINISH_CANCELLED, _row(held)))
 
-    def hand_back(self, held: Held) -> bool:
-        """Requeue a backtest whose worker was stopped on purpose; it counts as no death."""
-        return bool(self._connection.run(statements.HAND_BACK, _row(held)))
+    def hand_back(self, backtest_id: str, worker_id: str) -> State | None:
+        """Give back what a worker held that was stopped on purpose, which counts as no death; otherwise as release."""
+        rows = self._connection.run(statements.HAND_BACK, {"backtest_id": backtest_id, "worker_id": worker_id})
+        return State(rows[0]["state"]) if rows else None
 
     def wait(self, wake_fd: int, timeout_s: float) -> None:
         """Wait until a cancel is asked for, somebody writes to the descriptor, or the time is over."""
@@ -74,11 +75,11 @@ class Keeper:
         try:
             socket = self._connection.open().fileno()
             while (left_s := deadline - time.monotonic()) > 0:
-                readable, _, _ = select.select([socket, wake_fd], [], [], left_s)
+                readable = wait([socket, wake_fd], left_s)  # select.select takes no descriptor beyond 1,023
                 if wake_fd in readable or (socket in readable and CANCEL in self._connection.take_notifications()):
                     return
         except (psycopg.Error, OSError):  # the database is away: whoever asks us to write will see
-            select.select([wake_fd], [], [], max(0.0, deadline - time.monotonic()))
+            wait([wake_fd], max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Close the connection."""

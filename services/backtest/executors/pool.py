@@ -9,8 +9,6 @@ spare hides the start of a worker.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,11 +17,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 import psycopg
 
 from services.backtest.executors.base import Finished, Listener
+from services.backtest.executors.child import Child
 from services.backtest.executors.keeper import Held, Keeper
 from services.backtest.jobs import CANCEL_GRACE_S, HEARTBEAT_S, Failure, State
 from services.backtest.worker.protocol import Cancel, Claimed, Done, Dropped, FromWorker, Ready, Run, Stop, Stored
@@ -33,15 +32,13 @@ _RESPAWN_S = 0.5
 """Between the death of a worker that never was ready and the start of the next."""
 _FLUSH_S = 2.5
 """What an idle worker may take to send its last spans."""
-_LONG_S = 3600.0
 _DEADLINE = Failure("BACKTEST_DEADLINE", "the backtest ran longer than its deadline")
 
 
 @dataclass(eq=False, slots=True)
 class _Worker:
     worker_id: str
-    process: subprocess.Popen[bytes]
-    pipe: Connection
+    child: Child
     ready: bool = False
     delivered: str | None = None
     """The backtest it was handed."""
@@ -49,6 +46,8 @@ class _Worker:
     """The same, once it was claimed."""
     kill_at: float = float("inf")
     cancelling: bool = False
+    stopped: bool = False
+    """Whether it is killed because the pool ends: its backtest is handed back."""
     verdict: Failure | None = None
     """Set when it is killed for a reason that ends the backtest."""
 
@@ -75,8 +74,8 @@ class WorkerPool:
         self._first_ready = threading.Event()
         self._stopping = self._stopped = False
         self._threads = [
-            threading.Thread(target=self._hear_forever, name="workers", daemon=True),
-            threading.Thread(target=self._keep_forever, name="keeper", daemon=True),
+            threading.Thread(target=self._or_end, args=(self._hear_forever,), name="workers", daemon=True),
+            threading.Thread(target=self._or_end, args=(self._keep_forever,), name="keeper", daemon=True),
         ]
         self._log = get_logger("pool")
 
@@ -115,16 +114,14 @@ class WorkerPool:
             for worker in idle:
                 self._send(worker, Stop())
                 if not worker.ready:  # it would hear of it only once it has started
-                    worker.process.kill()
+                    worker.child.kill()
         self._keep_now.ring()
         self._wait_gone(grace_s, lambda worker: worker.delivered is not None)
         self._wait_gone(_FLUSH_S, lambda worker: worker.delivered is None)
         with self._lock:
-            held = [worker.held for worker in self._workers if worker.held is not None]
             for worker in self._workers:
-                worker.process.kill()
-            for one in held:
-                self._settling.append(lambda one=one: self._hand_back(one))  # type: ignore[misc]
+                worker.stopped = True
+                worker.child.kill()
             self._stopped = True
         self._hear_now.ring()
         self._keep_now.ring()
@@ -139,7 +136,16 @@ class WorkerPool:
     def pids(self) -> Sequence[int]:
         """Return the processes of the workers."""
         with self._lock:
-            return [worker.process.pid for worker in self._workers]
+            return [worker.child.pid for worker in self._workers]
+
+    def _or_end(self, look_after: Callable[[], None]) -> None:
+        """Be a thread without which backtests would be taken and never end: should it fail, so does the process."""
+        try:
+            look_after()
+        except BaseException:
+            self._log.exception("pool_failed")
+            sys.stdout.flush()
+            os._exit(1)  # the workers end with their pipes, another process rescues what they held
 
     # The thread that hears the workers.
 
@@ -148,12 +154,34 @@ class WorkerPool:
             self._spawn_due()
             self._kill_due()
             with self._lock:
-                pipes = {worker.pipe: worker for worker in self._workers}
-            for one in wait([*pipes, self._hear_now.fd], self._next_due_s()):
-                if one is self._hear_now.fd:
-                    self._hear_now.quiet()
-                elif isinstance(one, Connection):
-                    self._receive(pipes[one])
+                signs = {sign: worker for worker in self._workers for sign in worker.child.signs}
+            heard = wait([*signs, self._hear_now.fd], self._next_due_s())
+            if self._hear_now.fd in heard:
+                self._hear_now.quiet()
+            for worker in {signs[one] for one in heard if one in signs}:
+                self._listen(worker)
+            self._bury_ended()
+
+    def _listen(self, worker: _Worker) -> None:
+        """Hear what a worker has said by now; at the end of its pipe it is dead or as good as dead."""
+        while True:
+            try:
+                if not worker.child.pipe.poll():
+                    return
+                message: FromWorker = worker.child.pipe.recv()
+            except Exception:  # the end of the pipe, or what only a strategy can have written
+                self._bury(worker)
+                return
+            self._receive(worker, message)
+
+    def _bury_ended(self) -> None:
+        """Bury those whose pipe does not say so: a process that a strategy started still holds it."""
+        with self._lock:
+            ended = [worker for worker in self._workers if worker.child.has_ended()]
+        for worker in ended:
+            self._listen(worker)  # its last words
+            if worker in self._workers:
+                self._bury(worker)
 
     def _spawn_due(self) -> None:
         now = time.monotonic()
@@ -164,21 +192,17 @@ class WorkerPool:
                 self._spawn()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
         worker_id = str(uuid.uuid4())
-        command = ["--child-fd", str(theirs.fileno()), "--worker-id", worker_id]
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "services.backtest.worker", *command],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        self._workers.add(_Worker(worker_id, process, Connection(ours.detach())))
+        try:
+            self._workers.add(_Worker(worker_id, Child(worker_id)))
+        except OSError as error:  # no descriptor, process or memory left: perhaps later
+            self._log.warning("worker_not_started", problem=error.strerror)
+            self._spawn_at.append(time.monotonic() + _RESPAWN_S)
 
     def _next_due_s(self) -> float:
         with self._lock:
             due = [*self._spawn_at, *(worker.kill_at for worker in self._workers)]
-        return max(0.0, min(min(due, default=_LONG_S) - time.monotonic(), _LONG_S))
+        return max(0.0, min(min(due, default=float("inf")) - time.monotonic(), HEARTBEAT_S))
 
     def _kill_due(self) -> None:
         now = time.monotonic()
@@ -187,14 +211,9 @@ class WorkerPool:
                 if worker.kill_at <= now:
                     worker.kill_at = float("inf")
                     worker.verdict = None if worker.cancelling else _DEADLINE
-                    worker.process.kill()
+                    worker.child.kill()
 
-    def _receive(self, worker: _Worker) -> None:
-        try:
-            message: FromWorker = worker.pipe.recv()
-        except (EOFError, OSError):
-            self._bury(worker)
-            return
+    def _receive(self, worker: _Worker, message: FromWorker) -> None:
         match message:
             case Ready():
                 with self._lock:
@@ -225,26 +244,27 @@ class WorkerPool:
 
     def _bury(self, worker: _Worker) -> None:
         """Have the backtest of a worker that died settled, and replace the worker."""
-        code = worker.process.wait()
+        code = worker.child.bury()
         with self._changed:
-            worker.pipe.close()
+            if worker.delivered is not None:  # before it is discarded: the keeper goes on while there is either
+                if not worker.stopped:
+                    self._log.warning("worker_died", exit_code=code, backtest_id=worker.delivered)
+                self._settling.append(lambda: self._settle(worker, code))
+            worker.child.close()
             self._workers.discard(worker)
             if not self._stopping:
                 self._spawn_at.append(0.0 if worker.ready else time.monotonic() + _RESPAWN_S)
-                if worker.delivered is not None:
-                    self._log.warning("worker_died", exit_code=code, backtest_id=worker.delivered)
-                    self._settling.append(lambda: self._settle(worker, code))
             self._changed.notify_all()
         self._keep_now.ring()
 
     def _send(self, worker: _Worker, message: Run | Cancel | Stop) -> None:
         with suppress(OSError):  # it died; the other thread will notice
-            worker.pipe.send(message)
+            worker.child.pipe.send(message)
 
     # The keeper.
 
     def _keep_forever(self) -> None:
-        while not (self._stopped and not self._settling):
+        while not self._is_over():
             rest_s = HEARTBEAT_S
             try:
                 while self._settling:
@@ -253,10 +273,13 @@ class WorkerPool:
             except psycopg.Error as error:
                 self._log.warning("keeper_failed", problem=type(error).__name__)
                 rest_s = HEARTBEAT_S / 4
-            if not self._settling and not self._stopped:
+            if not self._settling and not self._is_over():
                 self._keeper.wait(self._keep_now.fd, rest_s)
             self._keep_now.quiet()
         self._keeper.close()
+
+    def _is_over(self) -> bool:
+        return self._stopped and not self._workers and not self._settling
 
     def _beat(self) -> None:
         """Renew the leases; ask workers to give up what was cancelled or is not ours any more."""
@@ -290,6 +313,9 @@ class WorkerPool:
             state = State.FAILED if self._keeper.fail(held, worker.verdict) else None
         elif held is not None and worker.cancelling and self._keeper.finish_cancelled(held):
             state = State.CANCELLED
+        elif worker.stopped:
+            state = self._keeper.hand_back(backtest_id, worker.worker_id)
+            self._keeper.wake_dispatchers()
         else:
             state = self._keeper.release(backtest_id, worker.worker_id, f"its process ended with exit code {code}")
         self._listener.event_stored(backtest_id)
@@ -297,10 +323,6 @@ class WorkerPool:
             self._listener.finished(Finished(state, {}))
         self._listener.slot_freed()
         self._tell_dispatchers()
-
-    def _hand_back(self, held: Held) -> None:
-        self._keeper.hand_back(held)
-        self._keeper.wake_dispatchers()
 
     def _tell_dispatchers(self) -> None:
         """Tell services elsewhere that a slot is free."""

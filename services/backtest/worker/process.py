@@ -55,6 +55,7 @@ class Mailbox:
                 os._exit(0)  # the parent is gone: whatever runs here is not ours any more
             match message:
                 case Run():
+                    self._cancelled = None  # it was about an earlier attempt, perhaps at this very backtest
                     self._runs.put(message)
                 case Cancel(backtest_id=backtest_id):
                     self._cancelled = backtest_id

@@ -92,7 +92,7 @@ class WorkerStore:
 
     def progress(self, claim: Claim, body: Mapping[str, object]) -> bool | None:
         """Store a progress event; return whether a cancel was asked for, None when the fence is stale."""
-        row = self._execute(statements.PROGRESS, {**_held(claim), "progress": json.dumps(body)})
+        row = self._execute(statements.PROGRESS, {**_held(claim), "progress": statements.progress_json(body)})
         return None if row is None else row["cancel_requested"]
 
     def succeed(
@@ -104,7 +104,7 @@ class WorkerStore:
             {
                 **_held(claim),
                 "result_id": claim.key.backtest_id,
-                "progress": json.dumps(progress),
+                "progress": statements.progress_json(progress),
                 "timings_s": json.dumps(timings_s),
                 "reuse_key": origin.reuse_key,
                 "continue_key": origin.continue_key,
@@ -121,8 +121,12 @@ class WorkerStore:
         )
 
     def cancelled(self, claim: Claim) -> bool:
-        """End the backtest CANCELLED; False when the fence is stale."""
-        return self._finish(statements.FINISH_CANCELLED, _held(claim))
+        """End the backtest CANCELLED; False when nobody asked for that: what is still ours is then given back."""
+        if self._finish(statements.FINISH_CANCELLED, _held(claim)):
+            return True
+        given_up = {"backtest_id": claim.key.backtest_id, "worker_id": self._worker_id, "how": "its worker gave it up"}
+        self._finish(statements.RELEASE, given_up)
+        return False
 
     def _finish(self, statement: str, parameters: Mapping[str, object]) -> bool:
         """Write an end, trying again while the database is away: a repeated write is refused, so at most one counts."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import psutil
 import pytest
 
 from klinecast.types import ExecutionModel
@@ -104,10 +107,19 @@ def test_a_strategy_that_raises_tells_its_author_and_nobody_else(client):
     assert "/" not in error.detail + error.message
 
 
-@pytest.mark.parametrize("how", ["sys_exit", "os_exit", "kill"])
+def test_a_text_that_no_database_holds_is_told_as_far_as_it_can_be(client):
+    error = failure(client, "crash", params={"how": "garbled"})
+    assert error.reason == "STRATEGY_FAILED"
+    assert "a file named ? with a " in error.message
+
+
+@pytest.mark.parametrize("how", ["sys_exit", "os_exit", "kill", "orphan"])
 def test_a_strategy_that_ends_its_process_uses_up_its_attempts(client, how):
     event = list(client.run_backtest(make_config(client, strategy="crash", params={"how": how})))[-1]
     assert (event.state, event.error.reason) == ("FAILED", "ATTEMPTS_EXHAUSTED")
+    workers = set(re.findall(r"worker ([0-9a-f-]{36})", event.error.detail))
+    assert len(workers) == 5
+    assert not [one for one in psutil.process_iter(["cmdline"]) if workers & set(one.info["cmdline"] or ())]
 
 
 def test_a_short_where_none_is_allowed_names_its_kline(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -12,14 +13,20 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from klinecast.interval import Interval
+from klinecast.models import RangeSummary
 from services.backtest import queue_statements, statements
 from services.backtest.jobs import MAX_ATTEMPTS, JobKey, State
-from services.backtest.queue_store import PostgresQueue
+from services.backtest.queue_store import _DISPATCH_LOCK, PostgresQueue
 from services.backtest.queueing import Created, NewJob, Refused
+from services.backtest.reuse import Read
+from services.backtest.reusing import Reuser
 from services.backtest.sharing import Limits
 from services.backtest.store import PostgresJobStore
 from services.runtime.config import DatabaseSettings
 from services.runtime.database import Database, libpq_url
+from services.runtime.errors import is_database_away
+from tests.factories import HOUR_MS, make_series
 
 FREE = Limits()
 
@@ -111,6 +118,21 @@ async def test_limits_hold_under_many_dispatchers(store, sql, database_url) -> N
     assert sorted(counted) == [(1,), (2,), (2,), (2,)]
 
 
+async def test_a_dispatcher_that_freezes_with_the_lock_holds_the_others_up_for_seconds(store, database_url) -> None:
+    [one] = await create(store, new_job())
+    database = Database(DatabaseSettings(url=SecretStr(database_url)), application_name="frozen")
+
+    async def freeze() -> None:
+        async with asyncio.timeout(15), database.driver() as frozen:
+            await frozen.execute("SELECT pg_advisory_xact_lock(%s)", (_DISPATCH_LOCK,))
+            assert await dispatch(store, 1) == [one]
+
+    with pytest.raises(psycopg.Error) as given_up:
+        await freeze()
+    await database.close()
+    assert is_database_away(given_up.value)
+
+
 async def test_a_delivery_that_lapsed_can_be_claimed_only_until_it_is_taken_back(store, sql) -> None:
     [one] = await create(store, new_job())
     assert await dispatch(store, 1) == [one]
@@ -171,6 +193,29 @@ async def test_the_whole_queue_is_bounded(store, sql) -> None:
     refused = await store.create(new_job("b"), FREE, 5)
     assert isinstance(refused, Refused)
     assert refused.subject == "service"
+
+
+EQUAL = """
+INSERT INTO backtest.backtests (tenant_id, backtest_id, request_hash, config, strategy, priority, deadline_s,
+                                traceparent, state, create_time, end_time, last_sequence, reuse_key, reads, result_id)
+SELECT 'a', one, '', '', 'dual_ma', 4, 3600, '', 'SUCCEEDED', now(), now(), 1, 'k', %s, one
+FROM (SELECT gen_random_uuid() AS one FROM generate_series(1, %s)) AS many
+"""
+
+
+async def test_a_result_whose_klines_were_rewritten_is_looked_at_once(store, sql) -> None:
+    read = Read(make_series(), 0, HOUR_MS, Interval.H1, revision=1, kline_count=1)
+    sql(EQUAL, (json.dumps([read.to_json()]), 20))
+    asked: list[Read] = []
+
+    def get_range(read: Read) -> RangeSummary:
+        asked.append(read)
+        return RangeSummary(1, 2, rewrite_revision=2, source_interval=Interval.H1, indicators={})
+
+    reuser = Reuser(queue=store, get_range=get_range, keep_result=lambda *_: None, settled=lambda _: None)
+    for _ in range(10):
+        assert await reuser.find("a", b"k", None, []) is None
+    assert len(asked) == 20
 
 
 async def test_a_long_queue_is_not_read_to_find_the_next(store, sql) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from pathlib import Path
 
 import grpc.aio
 import psycopg
@@ -14,12 +15,12 @@ from klinecast.api.backtest.v1 import backtest_pb2, backtest_service_pb2, backte
 from services.backtest import statements
 from services.backtest.jobs import JobKey
 from services.backtest.sharing import Limits
-from services.backtest.watching import WatchHub
+from services.backtest.watching import POLL_S, WatchHub
 from services.runtime.config import DatabaseSettings
 from services.runtime.database import Database, libpq_url
 from tests.factories import make_config
 from tests.integration.backtest.test_backtest_queue import Stores, new_job
-from tests.suite import Suite
+from tests.suite import Suite, run_suite
 
 WATCHERS, CHANNELS = 1_000, 10
 
@@ -56,7 +57,7 @@ async def test_a_thousand_watchers_hear_of_the_end_within_two_seconds(own_suite:
     with own_suite.client() as client, psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         config = make_config(client, strategy="slow", params={"seconds": 60.0})
         backtest_id = client.create_backtest(config).backtest_id
-        before, reads = service.memory_info().rss, count_reads(connection)
+        before, reads, begun = service.memory_info().rss, count_reads(connection), time.monotonic()
         all_joined = asyncio.Event()
         watching = asyncio.create_task(watch_all(own_suite.target("backtest"), backtest_id, all_joined))
         await asyncio.wait_for(all_joined.wait(), 60)
@@ -64,13 +65,26 @@ async def test_a_thousand_watchers_hear_of_the_end_within_two_seconds(own_suite:
         client.cancel_backtest(backtest_id)
         heard = await asyncio.wait_for(watching, 30)
         last = client.get_backtest(backtest_id).last_sequence
-        reads = count_reads(connection) - reads
+        reads, took_s = count_reads(connection) - reads, time.monotonic() - begun
     slowest = max(delay for delay, _ in heard)
-    print(f"\n{WATCHERS} watchers: the last heard of it after {slowest:.2f} s, {grown / WATCHERS / 1024:.1f} KiB each")
+    print(f"\n{reads} reads of {last} events in {took_s:.1f} s")
+    print(f"{WATCHERS} watchers: the last heard of it after {slowest:.2f} s, {grown / WATCHERS / 1024:.1f} KiB each")
     assert slowest < 2
     assert all(sequences == list(range(1, last + 1)) for _, sequences in heard)
-    assert reads < WATCHERS / 2, reads  # one for each event and a few for those who joined late, not one a watcher
+    assert reads <= 4 * last + took_s / POLL_S + 2, reads  # two signs of an event, a page and its end each; the poll
     assert grown / WATCHERS < 100 * 1024
+
+
+async def test_a_quiet_backtest_s_watchers_hear_heartbeats(session_home: Path, database_url: str) -> None:
+    home = session_home / f"suite-{uuid.uuid4().hex[:8]}"
+    with run_suite(home, database_url, WORKERS="0", WATCH_HEARTBEAT_S="0.1") as suite:
+        with suite.client() as client:
+            backtest_id = client.create_backtest(make_config(client)).backtest_id
+        async with grpc.aio.insecure_channel(suite.target("backtest")) as channel:
+            stub = backtest_service_pb2_grpc.BacktestServiceStub(channel)
+            watch = stub.WatchBacktest(backtest_service_pb2.WatchBacktestRequest(backtest_id=backtest_id))
+            heard = [(await watch.read()).event for _ in range(4)]
+    assert [(event.heartbeat, event.sequence) for event in heard] == [(False, 1), (True, 1), (True, 1), (True, 1)]
 
 
 def count_reads(connection: psycopg.Connection) -> int:

@@ -51,7 +51,7 @@ STEPS: dict[str, tuple[str, Callable[[Row], Row | None]]] = {
     "give up": (statements.FINISH_CANCELLED, lambda row: row.finish_cancelled(3)),
     "give up, stale": (statements.FINISH_CANCELLED, lambda row: row.finish_cancelled(2)),
     "hand back": (statements.HAND_BACK, lambda row: row.hand_back(3)),
-    "hand back, stale": (statements.HAND_BACK, lambda row: row.hand_back(2)),
+    "hand back, another's": (statements.HAND_BACK, lambda row: None),
     "release": (statements.RELEASE, lambda row: row.die(row.fence)),
     "release, another's": (statements.RELEASE, lambda row: None),
     "rescue": (statements.RESCUE, lambda row: row.die()),

@@ -58,6 +58,15 @@ def test_a_newer_attempt_replaces_and_an_older_is_refused(client: Client, databa
     assert count_orphans(database) == 0
 
 
+def test_results_without_rows_are_told_apart_by_their_headers(client: Client) -> None:
+    result_id, other = str(uuid.uuid4()), {"total_return": 0.2}
+    first = save(client, result_id=result_id, fence=2)
+    assert save(client, result_id=result_id, fence=1).create_time_ms == first.create_time_ms
+    with pytest.raises(Aborted):
+        save(client, result_id=result_id, statistics=other, fence=2)
+    assert save(client, result_id=result_id, statistics=other, fence=3).statistics == other
+
+
 def test_late_saves_of_a_deleted_result_are_refused(client: Client) -> None:
     result_id = str(uuid.uuid4())
     assert not client.delete_result(result_id, tombstone_fence=3)

@@ -59,6 +59,12 @@ def test_only_the_latest_claim_moves_a_running_backtest(reached) -> None:
                 assert not moved, world
 
 
+def test_a_cancel_that_was_accepted_is_never_forgotten(reached) -> None:
+    for world, steps in reached.items():
+        for name, after in steps:
+            assert not world.row.cancel_asked or after.row.state != "QUEUED", (name, world)
+
+
 def test_nothing_is_stuck(reached) -> None:
     """From every state a terminal one can be reached without the help of a cancel or of another fault."""
     faults = ("cancel", "dies", "fails", "handed back", "loses", "repeats", "may not save")
@@ -84,6 +90,7 @@ def test_nothing_is_stuck(reached) -> None:
         ("fence", test_only_the_latest_claim_moves_a_running_backtest),
         ("bury", test_what_ended_otherwise_has_none_once_the_outbox_is_empty_whoever_saves_late),
         ("save", test_what_succeeded_has_its_result_for_good),
+        ("hand back", test_a_cancel_that_was_accepted_is_never_forgotten),
     ],
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, broken: str, promise) -> None:
@@ -94,6 +101,9 @@ def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, broken: str, 
 
     if broken == "fence":
         monkeypatch.setattr(life.Row, "_is_held", lambda self, fence: self.state == "RUNNING")
+    if broken == "hand back":
+        requeue = lambda self, fence: replace(self, state="QUEUED") if self._is_held(fence) else None  # noqa: E731
+        monkeypatch.setattr(life.Row, "hand_back", requeue)
     steps = life.World.steps
 
     def without_rule(self):

@@ -1,10 +1,11 @@
-"""crash: raises, exits or takes its process down."""
+"""crash: raises, exits or takes its process down, and may leave another behind that holds all it held."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from typing import Literal
 
 from pydantic import Field
@@ -12,11 +13,13 @@ from pydantic import Field
 from klinecast.strategy import Mode, Strategy, StrategyParams, StrategyState
 from klinecast.types import KlineColumns, Signals
 
+How = Literal["raise", "garbled", "sys_exit", "os_exit", "kill", "orphan"]
+
 
 class CrashParams(StrategyParams):
     """Params of crash."""
 
-    how: Literal["raise", "sys_exit", "os_exit", "kill"] = Field(default="raise", description="Way to end")
+    how: How = Field(default="raise", description="Way to end")
 
 
 class Crash(Strategy[CrashParams]):
@@ -39,6 +42,11 @@ class Crash(Strategy[CrashParams]):
             sys.exit(3)
         if params.how == "os_exit":
             os._exit(3)
-        if params.how == "kill":
+        if params.how == "orphan" and os.fork() == 0:
+            time.sleep(120)
+            os._exit(0)
+        if params.how in ("kill", "orphan"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if params.how == "garbled":
+            raise RuntimeError("a file named \udce9 with a \0")
         raise RuntimeError("crash was asked to crash")
