@@ -22,7 +22,7 @@ from services.backtest.catalogue import Catalogue
 from services.backtest.continuing import Start
 from services.backtest.jobs import Failure, Phase
 from services.backtest.neighbours import Market, asking
-from services.backtest.run import GivenUp, Loaded, Progress, Run, RunFailed, Timings
+from services.backtest.run import GivenUp, Loaded, Pace, Progress, Run, RunFailed, Timings
 from services.backtest.runner import Runner
 from services.backtest.worker.loading import load
 from services.backtest.worker.outcome import save_run
@@ -96,6 +96,7 @@ class _Held:
         self._timings = Timings({"queued": claim.queued_s})
         self._last = Progress(Phase.LOAD)
         self._reported = time.monotonic()
+        self._pace = Pace()
         self._body: dict[str, object] = {}
 
     def run(self) -> FromWorker:
@@ -175,7 +176,7 @@ class _Held:
         if self._attempt.mailbox.is_cancelled(self._claim.key.backtest_id):
             raise GivenUp
         now = time.monotonic()
-        self._body = _body(progress)
+        self._body = _body(progress, self._pace.left_s(progress, now))
         if now - self._reported < PROGRESS_EVERY_S:
             return
         self._reported = now
@@ -188,7 +189,7 @@ class _Held:
         self._attempt.mailbox.send(Stored(self._claim.key.backtest_id))
 
 
-def _body(progress: Progress) -> dict[str, object]:
+def _body(progress: Progress, eta_s: float | None) -> dict[str, object]:
     total = progress.klines_total
     body: dict[str, object] = {
         "phase": progress.phase.value,
@@ -198,4 +199,6 @@ def _body(progress: Progress) -> dict[str, object]:
     }
     if progress.equity is not None:
         body |= {"equity": progress.equity, "drawdown": progress.drawdown}
+    if eta_s is not None:
+        body["eta_s"] = eta_s
     return body
