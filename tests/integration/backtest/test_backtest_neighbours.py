@@ -11,19 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klinecast.client import Client
-from klinecast.errors import KlinecastError, Unavailable
+from klinecast.errors import Unavailable
 from tests.factories import make_columns, make_config, make_series
 from tests.suite import Suite, run_suite
-
-
-def refusal(client: Client, suite: Suite, service: str) -> KlinecastError:
-    """Return what a caller is told by CreateBacktest while a service is away."""
-    config = make_config(client, result_ttl_s=60.0)
-    suite.kill(service)
-    with suite.client(timeout_s=5.0) as impatient, pytest.raises(KlinecastError) as raised:
-        impatient.create_backtest(config)
-    return raised.value
 
 
 def test_every_call_counts_against_the_tenant_whose_backtest_it_is(suite: Suite) -> None:
@@ -64,9 +54,11 @@ def test_a_tenant_that_takes_all_its_streams_holds_up_its_own_backtests_only(dat
 
 def test_callers_learn_of_a_neighbour_that_is_away_and_nothing_of_its_place(own_suite: Suite) -> None:
     with own_suite.client() as client:
-        error = refusal(client, own_suite, "data")
-    assert isinstance(error, Unavailable)
-    assert str(error) == "the data service is unavailable"
+        config = make_config(client)
+    own_suite.kill("data")
+    with own_suite.client(timeout_s=5.0) as client, pytest.raises(Unavailable) as raised:
+        client.create_backtest(config)
+    assert str(raised.value) == "the data service is unavailable"
 
 
 def test_a_credential_that_cannot_be_read_is_no_fault_of_the_caller_and_ends_no_backtest(
