@@ -34,10 +34,8 @@ class Code:
     """The code of a strategy: what was loaded when this was made, and the files beside it as they are."""
 
     def __init__(self, kind: type) -> None:
-        own, foreign = _reachable(_top(kind.__module__))
-        self._roots = [root for name in sorted(own) for root in _roots(name)]
         self._seen: tuple[_Stamp, str | None] | None = None
-        self._loaded = _hash_loaded(own, foreign)
+        self._loaded, self._roots = _hash_loaded(_top(kind.__module__))
         self._loaded, self._seen = self.now(), None  # a module may have read a file beside it when it was imported
 
     @property
@@ -60,17 +58,21 @@ class Code:
         return self._seen[1]
 
 
-def _hash_loaded(own: Mapping[str, _Sources | None], foreign: set[str]) -> str | None:
+@functools.cache
+def _hash_loaded(first: str) -> tuple[str | None, Sequence[Path]]:
+    """Hash what strategies below a top-level name may run; return its roots as well."""
+    own, foreign = _reachable(first)
+    roots = [root for name in sorted(own) for root in _roots(name)]
     digest = hashlib.sha256(_hash_ours().encode())
     for top in sorted(own):
         sources = own[top]
         if sources is None:
-            return None
+            return None, roots
         for name in sorted(sources):
             digest.update(f"{name} {len(sources[name])}\n".encode() + sources[name])
     for name in sorted(foreign):
         digest.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
-    return digest.hexdigest()
+    return digest.hexdigest(), roots
 
 
 @functools.cache
@@ -108,7 +110,7 @@ def _reachable(first: str) -> tuple[Mapping[str, _Sources | None], set[str]]:
         own[top] = sources = _sources(top)
         for source in (sources or {}).values():
             waiting += _imported_by(source)
-        for module in _loaded(top).values():
+        for module in _modules(top).values():
             waiting += _seen_in(module)
     return own, foreign
 
@@ -125,8 +127,8 @@ def _sources(top: str) -> _Sources | None:
                     return None
     except OSError:
         return None
-    for name, module in _loaded(top).items():
-        if module.__file__ is not None and not module.__file__.endswith(".py"):
+    for name, module in _modules(top).items():
+        if not (getattr(module, "__file__", None) or ".py").endswith(".py"):
             source = _source_by_loader(module)
             if source is None:
                 return None
@@ -134,7 +136,7 @@ def _sources(top: str) -> _Sources | None:
     return found
 
 
-def _loaded(top: str) -> Mapping[str, ModuleType]:
+def _modules(top: str) -> Mapping[str, ModuleType]:
     return {name: one for name, one in list(sys.modules.items()) if _top(name) == top and isinstance(one, ModuleType)}
 
 
@@ -185,12 +187,15 @@ def _roots(top: str) -> Sequence[Path]:
     """Return the folders of a top-level name, or the file itself where it is a single module."""
     if top in ("services", "klinecast"):
         return ()
-    spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
-    if spec is None:
+    if top in sys.modules:
+        folders, file = getattr(sys.modules[top], "__path__", None), getattr(sys.modules[top], "__file__", None)
+    elif (spec := importlib.util.find_spec(top)) is not None:
+        folders, file = spec.submodule_search_locations, spec.origin if spec.has_location else None
+    else:
         return ()
-    if spec.submodule_search_locations is not None:
-        return [Path(folder) for folder in spec.submodule_search_locations]
-    return [Path(spec.origin)] if spec.has_location and spec.origin else ()
+    if folders is not None:
+        return [Path(folder) for folder in folders]
+    return [Path(file)] if file else ()
 
 
 def _files(root: Path, *, code: bool = False) -> Iterator[tuple[str, Path]]:
