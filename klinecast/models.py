@@ -204,6 +204,7 @@ class BacktestEvent:
     equity: float | None = None
     drawdown: float | None = None
     eta_s: float | None = None
+    """To the end of the phase, at its rate so far."""
     queue_position: int | None = None
     result_id: str | None = None
     reused: bool = False

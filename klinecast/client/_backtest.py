@@ -92,8 +92,16 @@ class BacktestCalls:
     def _follow(
         self, from_last: Callable[[], Iterator[Any]], watch: pb.WatchBacktestRequest
     ) -> Iterator[BacktestEvent]:
-        for response in self._caller.resuming(lambda: _whole(from_last())):
+        under_way = watch.after_sequence == 0  # no story is empty; what follows a later event may be
+
+        def whole() -> Iterator[Any]:
+            yield from from_last()
+            if under_way:  # something between ended the stream as if all were told
+                raise Unavailable("the watch ended before the backtest")
+
+        for response in self._caller.resuming(whole):
             event = response.event
+            under_way = event.state in _UNDER_WAY
             watch.backtest_id = event.backtest_id
             if event.heartbeat or event.sequence <= watch.after_sequence:
                 continue
@@ -131,13 +139,3 @@ class BacktestCalls:
         """List the strategies the service can run."""
         response = self._caller.unary(self._stub.ListStrategies, pb.ListStrategiesRequest())
         return [convert.strategy(one) for one in response.strategies]
-
-
-def _whole(responses: Iterator[Any]) -> Iterator[Any]:
-    """Yield what a watch hears; one that something between ends as if all were told counts as cut."""
-    last = None
-    for response in responses:
-        last = response.event.state
-        yield response
-    if last in _UNDER_WAY:
-        raise Unavailable("the watch ended before the backtest")

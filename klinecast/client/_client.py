@@ -112,10 +112,16 @@ class Client:
         return self._data.stream(wanted)
 
     def load_klines(
-        self, series: SeriesKey, start_ms: int, end_ms: int, *, source_interval: Interval | None = None
+        self,
+        series: SeriesKey,
+        start_ms: int,
+        end_ms: int,
+        *,
+        source_interval: Interval | None = None,
+        tenant: str | None = None,
     ) -> LoadedKlines:
         """Read the klines of [start, end) into one set of columns, from the start again when they were rewritten."""
-        return self._data.load(KlineRange(series, start_ms, end_ms, source_interval=source_interval))
+        return self._data.load(KlineRange(series, start_ms, end_ms, source_interval=source_interval, tenant=tenant))
 
     def get_range(
         self,
@@ -125,12 +131,14 @@ class Client:
         *,
         source_interval: Interval | None = None,
         indicators: Sequence[str] = (),
+        tenant: str | None = None,
     ) -> RangeSummary:
         """Tell what load_klines of [start, end) would read, and of stored indicators of the market by name.
 
         Raises what load_klines raises: NotFound, or FailedPrecondition where there are no klines.
         """
-        return self._data.get_range(KlineRange(series, start_ms, end_ms, source_interval=source_interval), indicators)
+        wanted = KlineRange(series, start_ms, end_ms, source_interval=source_interval, tenant=tenant)
+        return self._data.get_range(wanted, indicators)
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:
         """Get one series; raises NotFound."""
@@ -190,10 +198,16 @@ class Client:
         return self._indicators.stream(series, indicators, start_ms, end_ms, batch_size=batch_size)
 
     def load_indicators(
-        self, series: SeriesKey | IndicatorKey, indicators: Sequence[Indicator], start_ms: int, end_ms: int
+        self,
+        series: SeriesKey | IndicatorKey,
+        indicators: Sequence[Indicator],
+        start_ms: int,
+        end_ms: int,
+        *,
+        tenant: str | None = None,
     ) -> LoadedIndicators:
         """Read the indicators of [start, end) into one set of columns."""
-        return self._indicators.load(series, indicators, start_ms, end_ms)
+        return self._indicators.load(series, indicators, start_ms, end_ms, tenant)
 
     def list_indicator_series(self, *, venue: str = "", symbol: str = "") -> Iterator[IndicatorSeriesSummary]:
         """Yield the stored indicator series."""

@@ -44,6 +44,8 @@ class KlineRange:
     columns: Sequence[str] | None = None
     gap_policy: str = "SKIP"
     source_interval: Interval | None = None
+    tenant: str | None = None
+    """For whom, where a service reads."""
 
     def to_proto(self) -> pb.StreamKlinesRequest:
         """Convert."""
@@ -119,7 +121,7 @@ class DataCalls:
         step_ms = wanted.series.interval.span_ms
 
         def from_last() -> Iterator[tuple[pb.StreamKlinesResponse, Mapping[str, Column]]]:
-            return self._caller.stream(self._stream_klines, request)
+            return self._caller.stream(self._stream_klines, request, tenant=wanted.tenant)
 
         for head, views in self._caller.resuming(from_last):
             if not request.HasField("expected_revision"):
@@ -144,7 +146,7 @@ class DataCalls:
             source_interval=stream.source_interval,
             indicators=indicators,
         )
-        return convert.range_summary(self._caller.unary(self._stub.GetRange, request))
+        return convert.range_summary(self._caller.unary(self._stub.GetRange, request, tenant=wanted.tenant))
 
     def get_series(self, series: SeriesKey) -> SeriesSummary:
         """Get one series."""

@@ -55,6 +55,7 @@ class IndicatorCalls:
         end_ms: int,
         *,
         batch_size: int,
+        tenant: str | None = None,
     ) -> Iterator[IndicatorBatch]:
         """Yield batches; a cut stream goes on where it was cut, at the same revisions, without later appends."""
         request = pb.StreamIndicatorsRequest(
@@ -66,7 +67,7 @@ class IndicatorCalls:
         )
 
         def from_last() -> Iterator[pb.StreamIndicatorsResponse]:
-            return self._caller.stream(self._stub.StreamIndicators, request)
+            return self._caller.stream(self._stub.StreamIndicators, request, tenant=tenant)
 
         revision: int | None = None
         for response in self._caller.resuming(from_last):
@@ -86,12 +87,18 @@ class IndicatorCalls:
                 return
 
     def load(
-        self, series: SeriesKey | IndicatorKey, indicators: Sequence[Indicator], start_ms: int, end_ms: int
+        self,
+        series: SeriesKey | IndicatorKey,
+        indicators: Sequence[Indicator],
+        start_ms: int,
+        end_ms: int,
+        tenant: str | None,
     ) -> LoadedIndicators:
         """Read a range whole, from the start again when it was rewritten meanwhile."""
         for attempt in range(_LOAD_TRIES):
             try:
-                batches = list(self.stream(series, indicators, start_ms, end_ms, batch_size=MAX_BATCH))
+                found = self.stream(series, indicators, start_ms, end_ms, batch_size=MAX_BATCH, tenant=tenant)
+                batches = list(found)
                 break
             except Aborted:
                 if attempt == _LOAD_TRIES - 1:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,9 +13,6 @@ import grpc.aio
 
 from klinecast.api.backtest.v1 import backtest_service_pb2, backtest_service_pb2_grpc
 from klinecast.client import Client, Security
-from klinecast.errors import KlinecastError, Unavailable
-from klinecast.models import RangeSummary
-from klinecast.series import SeriesKey
 from services.backtest import jobs
 from services.backtest.access import ACCESS
 from services.backtest.catalogue import Catalogue
@@ -26,8 +21,8 @@ from services.backtest.executors.base import Executor, Finished
 from services.backtest.executors.local import LocalExecutor
 from services.backtest.expiry import ResultExpiry
 from services.backtest.jobs import WAKE_CHANNEL, JobKey, Rescued, State
+from services.backtest.neighbours import Neighbours
 from services.backtest.queue_store import PostgresQueue
-from services.backtest.reuse import Read
 from services.backtest.reusing import Reuser
 from services.backtest.servicer import BacktestServicer, Parts
 from services.backtest.settings import BacktestSettings
@@ -62,10 +57,11 @@ class BacktestApp:
         self._origin = new_id()
         self._queue = PostgresQueue(runtime.database, self._origin)
         self._hub = WatchHub(self._store)
+        self._neighbours = Neighbours(client)
         self._reuser = Reuser(
             queue=self._queue,
-            get_range=partial(_get_range, client),
-            keep_result=partial(_keep_result, client),
+            get_range=self._neighbours.get_range,
+            keep_result=self._neighbours.keep_result,
             settled=self._reused,
         )
         self._executor = self._new_executor(settings)
@@ -79,10 +75,10 @@ class BacktestApp:
         )
         self._drained_at = 0.0
         self._listener = Listener(runtime.database.url, WAKE_CHANNEL, self._woken)
-        expiry = ResultExpiry(self._store, partial(_check_results, client))
+        expiry = ResultExpiry(self._store, self._neighbours.check_results)
         self._upkeep = Upkeep(
             self._store,
-            delete_result=partial(_delete_result, client),
+            delete_result=self._neighbours.delete_result,
             sample=self._telemetry.sample,
             look_for_expired=expiry.look,
             keep_s=settings.retention_s,
@@ -92,8 +88,8 @@ class BacktestApp:
             queue=self._queue,
             strategies=catalogue,
             results=self._reuser,
-            count_klines=partial(_count_klines, client),
-            ttl_bounds=partial(_ttl_bounds, client),
+            get_range=self._neighbours.get_range,
+            ttl_bounds=self._neighbours.ttl_bounds,
             vetted=self._vetting.wait,
             admission=Admission(settings.max_queued, settings.max_klines, settings.limits_of),
         )
@@ -142,6 +138,7 @@ class BacktestApp:
     async def close(self) -> None:
         """Stop what reads."""
         await self._hub.close()
+        self._neighbours.close()
 
     async def _stop_executor(self) -> None:
         await self._runtime.shutdown.wait()
@@ -206,41 +203,3 @@ async def build_app(settings: BacktestSettings, runtime: Runtime) -> AsyncIterat
             with suppress(asyncio.CancelledError):
                 await running
             await app.close()
-
-
-def _count_klines(client: Client, series: SeriesKey, start_ms: int, end_ms: int) -> int:
-    """Return how many klines a range holds."""
-    return client.get_range(series, start_ms, end_ms).kline_count
-
-
-def _get_range(client: Client, read: Read) -> RangeSummary:
-    """Return what would be read now of a range that was read."""
-    return client.get_range(read.series, read.start_ms, read.end_ms, indicators=read.names)
-
-
-def _check_results(client: Client, tenant: str, result_ids: Sequence[str]) -> Sequence[str]:
-    """Return those of a tenant's results that are kept."""
-    return client.check_results(result_ids, tenant=tenant)
-
-
-def _ttl_bounds(client: Client, tenant: str) -> tuple[float, float] | None:
-    """Return between what a tenant's TTLs must lie; None when the results service is away."""
-    try:
-        policy = client.get_retention_policy(tenant=tenant)
-    except Unavailable:
-        return None
-    return policy.min_ttl_s or 0.0, policy.max_ttl_s or math.inf
-
-
-def _keep_result(client: Client, key: JobKey, ttl_s: float | None) -> None:
-    """Let a result expire no sooner than so long from now, by default the service's."""
-    client.update_retention(key.backtest_id, ttl_s=ttl_s, extend_only=True, tenant=key.tenant)
-
-
-def _delete_result(client: Client, key: JobKey, fence: int) -> bool:
-    """Delete what attempts may have saved; False when the results service is away."""
-    try:
-        client.delete_result(key.backtest_id, tombstone_fence=fence, tenant=key.tenant)
-    except KlinecastError:
-        return False
-    return True

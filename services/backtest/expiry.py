@@ -5,9 +5,8 @@ A mark is for ever, and one look is not enough for it: an extension judges life 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from klinecast.errors import KlinecastError
@@ -37,10 +36,12 @@ class ExpiryStore(Protocol):
 class ResultExpiry:
     """Asks the results service, which alone knows."""
 
-    def __init__(self, store: ExpiryStore, check_results: Callable[[str, Sequence[str]], Sequence[str]]) -> None:
+    def __init__(
+        self, store: ExpiryStore, check_results: Callable[[str, Sequence[str]], Awaitable[Sequence[str]]]
+    ) -> None:
         self._store = store
         self._check_results = check_results
-        """Returns those of a tenant's results that are kept; raises KlinecastError. Blocks."""
+        """Returns those of a tenant's results that are kept; raises KlinecastError."""
         self._after: str | None = None
         self._missed: set[JobKey] = set()
         self._missed_before: set[JobKey] = set()
@@ -73,7 +74,7 @@ class ResultExpiry:
         if not held:
             return frozenset()
         ids = sorted({one.result_id for one in held})
-        kept = set(await asyncio.to_thread(self._check_results, held[0].key.tenant, ids))
+        kept = set(await self._check_results(held[0].key.tenant, ids))
         return frozenset(one.key for one in held if one.result_id not in kept)
 
     @staticmethod

@@ -56,6 +56,21 @@ class Progress:
     drawdown: float | None = None
 
 
+@dataclass(slots=True)
+class Pace:
+    """How fast a phase goes, from its first progress on."""
+
+    _first: Progress | None = None
+    _since_s: float = 0.0
+
+    def left_s(self, progress: Progress, now_s: float) -> float | None:
+        """Return the seconds to the end of the phase at its rate so far; None before it has got anywhere."""
+        if self._first is None or self._first.phase is not progress.phase:
+            self._first, self._since_s = progress, now_s
+        done = progress.klines_done - self._first.klines_done
+        return (progress.klines_total - progress.klines_done) * (now_s - self._since_s) / done if done > 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Gaps:
     """Runs of missing klines in what was read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +24,7 @@ from klinecast.series import SeriesKey
 from klinecast.types import Account, MarginMode, MarketType
 from services.backtest.jobs import Job, JobKey
 from services.backtest.queueing import Created, NewJob, QueueStore, Refused
+from services.backtest.ranges import AskRange, Ranges
 from services.backtest.sharing import Limits
 from services.backtest.strategies import InvalidParams, UnknownStrategy
 from services.runtime.ids import new_id
@@ -60,7 +60,7 @@ class Strategies(Protocol):
 class Results(Protocol):
     """Where results of equal backtests are found."""
 
-    async def find(self, tenant: str, key: bytes, ttl_s: float | None, looked_at: list[str]) -> str | None:
+    async def find(self, ranges: Ranges, key: bytes, ttl_s: float | None, looked_at: list[str]) -> str | None:
         """Return the result of an equal backtest, kept for as long as is asked; note what was looked at."""
 
     def expect(self) -> None:
@@ -74,10 +74,9 @@ class Submitter:
     queue: QueueStore
     strategies: Strategies
     results: Results
-    count_klines: Callable[[SeriesKey, int, int], int]
-    """Asks the data service how many klines [start, end) holds; raises NotFound, FailedPrecondition. Blocks."""
-    ttl_bounds: Callable[[str], tuple[float, float] | None]
-    """Asks the results service between what a tenant's TTLs must lie, in seconds; None when it is away. Blocks."""
+    get_range: AskRange
+    ttl_bounds: Callable[[str], Awaitable[tuple[float, float] | None]]
+    """Asks the results service between what a tenant's TTLs must lie, in seconds; None when it is away."""
     vetted: Callable[[str], Awaitable[None]]
     """Waits until a strategy has been looked at."""
     admission: Admission
@@ -114,7 +113,9 @@ class Submitter:
 
     async def _admit(self, tenant: str, request_id: str, config: BacktestConfig, wire: bytes, traceparent: str) -> Job:
         """Store a request that nothing is wrong with, unless it is too much."""
-        klines = sum(await asyncio.gather(*(self._count_klines(config, one) for one in _read_by(config))))
+        ranges, read = Ranges(self.get_range, tenant), _read_by(config)
+        held = await ranges.count_klines(read, config.start_ms, config.end_ms)
+        klines = held + len(read) * config.warmup_klines
         self._check_cost(tenant, klines)
         job = NewJob(
             key=JobKey(tenant, new_id()),
@@ -128,15 +129,15 @@ class Submitter:
             klines=klines,
             reuse_key=self.strategies.reuse_key(config) if config.allow_reuse else None,
         )
-        return _same_request(await self._store(job, config.result_ttl_s), request_id, wire)
+        return _same_request(await self._store(job, config.result_ttl_s, ranges), request_id, wire)
 
-    async def _store(self, job: NewJob, ttl_s: float | None) -> Created:
+    async def _store(self, job: NewJob, ttl_s: float | None, ranges: Ranges) -> Created:
         """Store a job with the result of an equal one, or to wait for one, or to be computed."""
         looked_at: list[str] = []
         limits = self.admission.limits_of(job.key.tenant)
         while True:
             if job.reuse_key is not None:
-                result_id = await self.results.find(job.key.tenant, job.reuse_key, ttl_s, looked_at)
+                result_id = await self.results.find(ranges, job.reuse_key, ttl_s, looked_at)
                 if result_id is not None:
                     return await self.queue.create_reused(job, result_id)
             created = await self.queue.create(job, limits, self.admission.max_queued, looked_at)
@@ -148,7 +149,7 @@ class Submitter:
                 return created  # else an equal one has succeeded meanwhile
 
     async def _check_ttl(self, tenant: str, ttl_s: float | None, found: Violations) -> None:
-        bounds = await asyncio.to_thread(self.ttl_bounds, tenant) if ttl_s is not None else None
+        bounds = await self.ttl_bounds(tenant) if ttl_s is not None else None
         if ttl_s is not None and bounds is not None:
             lower, upper = bounds
             text = f"must be {lower:g} s .. {upper:g} s, the bounds of the retention policy"
@@ -173,11 +174,6 @@ class Submitter:
             found.add("config.account", f"{config.strategy} is event-driven: each series needs an account")
         if config.market_type is not MarketType.SPOT and config.execution.margin_mode is MarginMode.CROSS:
             found.add("config.execution.margin_mode", "CROSS needs an account of its own for each series")
-
-    async def _count_klines(self, config: BacktestConfig, series: SeriesKey) -> int:
-        """Return how many klines of a series may be read; FailedPrecondition when there are none."""
-        held = await asyncio.to_thread(self.count_klines, series, config.start_ms, config.end_ms)
-        return held + config.warmup_klines
 
     def _check_cost(self, tenant: str, klines: int) -> None:
         most = self.admission.max_klines

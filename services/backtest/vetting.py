@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from services.backtest.catalogue import Catalogue
+from services.backtest.code_hash import UNKNOWN
 from services.backtest.strategies import StrategyRegistry
 from services.backtest.strategies.lookahead import Finding, find_lookahead
 from services.runtime.config import environment_without_settings
@@ -55,7 +56,8 @@ class Vetting:
             known = await self._store.verdicts()
         unknown = []
         for name in self._seen:
-            found = known.get((self._catalogue.code_hash(name), name))
+            code = self._catalogue.code_hash(name)
+            found = None if code == UNKNOWN else known.get((code, name))
             if found is None:
                 unknown.append(name)
             else:

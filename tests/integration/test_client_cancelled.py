@@ -49,6 +49,19 @@ class Cancelling(backtest_service_pb2_grpc.BacktestServiceServicer):
             context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
 
 
+class Mute(Cancelling):
+    """Ends each watch but every third as if all were told, before the next event."""
+
+    def WatchBacktest(  # noqa: N802
+        self, request: backtest_service_pb2.WatchBacktestRequest, context: grpc.ServicerContext
+    ) -> Iterator[backtest_service_pb2.WatchBacktestResponse]:
+        """Send the next event, or nothing."""
+        if len(self.watched) % 3 == 2:
+            yield from super().WatchBacktest(request, context)
+        else:
+            self.watched.append(request.after_sequence)
+
+
 @contextmanager
 def serving(servicer: Cancelling) -> Iterator[str]:
     """Yield the address of a server."""
@@ -75,6 +88,20 @@ def test_c9_a_watch_that_is_ended_early_goes_on_after_what_was_heard(cancels: in
     with serving(servicer) as target, Client(backtest=target) as client:
         assert [event.sequence for event in client.watch_backtest(ID)] == [1, 2, 3]
     assert servicer.watched == [0, 1, 2]
+
+
+def test_a_watch_that_ends_before_it_says_anything_has_not_heard_the_end() -> None:
+    servicer = Mute(0)
+    with serving(servicer) as target, Client(backtest=target) as client:
+        assert [event.sequence for event in client.watch_backtest(ID)] == [1, 2, 3]
+    assert servicer.watched == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_nothing_follows_the_last_event() -> None:
+    servicer = Mute(0)
+    with serving(servicer) as target, Client(backtest=target) as client:
+        assert list(client.watch_backtest(ID, after_sequence=3)) == []
+    assert servicer.watched == [3]
 
 
 def test_a_closed_client_makes_no_call_again() -> None:

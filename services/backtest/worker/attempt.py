@@ -16,12 +16,13 @@ from klinecast.client import Client
 from klinecast.convert.backtest import config_from_proto
 from klinecast.convert.outcome import config_from_wire
 from klinecast.convert.violations import Violations
-from klinecast.errors import Aborted, DeadlineExceeded, KlinecastError, Unavailable
+from klinecast.errors import Aborted, KlinecastError, ResourceExhausted, Unavailable
 from klinecast.strategy import State, Window
 from services.backtest.catalogue import Catalogue
 from services.backtest.continuing import Start
 from services.backtest.jobs import Failure, Phase
-from services.backtest.run import GivenUp, Loaded, Progress, Run, RunFailed, Timings
+from services.backtest.neighbours import Market, asking
+from services.backtest.run import GivenUp, Loaded, Pace, Progress, Run, RunFailed, Timings
 from services.backtest.runner import Runner
 from services.backtest.worker.loading import load
 from services.backtest.worker.outcome import save_run
@@ -72,12 +73,12 @@ class Attempt:
             self.mailbox.send(_Held(self, claim).run())
 
     def patiently(self, claim: Claim, call: Callable[[], _T]) -> _T:
-        """Make a call to another service, again and again while that is away; the deadline of the backtest ends it."""
+        """Make a call to another service until it is not away or too busy; the deadline of the backtest ends it."""
         tries = 0
         while True:
             try:
                 return call()
-            except (Unavailable, DeadlineExceeded):
+            except (Unavailable, ResourceExhausted):
                 if self.mailbox.is_cancelled(claim.key.backtest_id):
                     raise GivenUp from None
                 time.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
@@ -91,9 +92,11 @@ class _Held:
         self._attempt = attempt
         self._store = attempt.store
         self._claim = claim
+        self._market = Market(attempt.client, claim.key.tenant)
         self._timings = Timings({"queued": claim.queued_s})
         self._last = Progress(Phase.LOAD)
         self._reported = time.monotonic()
+        self._pace = Pace()
         self._body: dict[str, object] = {}
 
     def run(self) -> FromWorker:
@@ -101,7 +104,7 @@ class _Held:
         runner = Runner(
             catalogue=self._attempt.catalogue,
             load=lambda config, series, indicators: self._attempt.patiently(
-                self._claim, lambda: load(self._attempt.client, config, series, indicators)
+                self._claim, lambda: load(self._market, config, series, indicators)
             ),
             resume=self._resume,
             save=lambda run: self._attempt.patiently(self._claim, lambda: self._save(run)),
@@ -133,7 +136,7 @@ class _Held:
         if key is None:
             return None
         try:
-            return resume(self._attempt.client, self._store, self._claim.key.tenant, key, config, memory)
+            return resume(self._market, self._store, key, config, memory)
         except psycopg.OperationalError:  # the database is away: run in full
             return None
 
@@ -163,7 +166,8 @@ class _Held:
 
     def _save(self, run: Run) -> None:
         try:
-            save_run(self._attempt.client, self._claim, run)
+            with asking("results"):
+                save_run(self._attempt.client, self._claim, run)
         except Aborted as error:  # a newer attempt holds the backtest
             raise GivenUp from error
 
@@ -171,8 +175,8 @@ class _Held:
         """Store progress when it is due; raise GivenUp when the backtest was cancelled or is not ours any more."""
         if self._attempt.mailbox.is_cancelled(self._claim.key.backtest_id):
             raise GivenUp
-        self._body = _body(progress)
         now = time.monotonic()
+        self._body = _body(progress, self._pace.left_s(progress, now))
         if now - self._reported < PROGRESS_EVERY_S:
             return
         self._reported = now
@@ -185,7 +189,7 @@ class _Held:
         self._attempt.mailbox.send(Stored(self._claim.key.backtest_id))
 
 
-def _body(progress: Progress) -> dict[str, object]:
+def _body(progress: Progress, eta_s: float | None) -> dict[str, object]:
     total = progress.klines_total
     body: dict[str, object] = {
         "phase": progress.phase.value,
@@ -195,4 +199,6 @@ def _body(progress: Progress) -> dict[str, object]:
     }
     if progress.equity is not None:
         body |= {"equity": progress.equity, "drawdown": progress.drawdown}
+    if eta_s is not None:
+        body["eta_s"] = eta_s
     return body

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from klinecast.backtest_config import BacktestConfig
-from klinecast.client import Client
 from klinecast.errors import KlinecastError
 from klinecast.strategy import State, Window
 from services.backtest.continuing import Continuation, Start
+from services.backtest.neighbours import Market
 from services.backtest.reuse import Read
 from services.backtest.run import Loaded
 from services.backtest.worker.loading import with_funding
@@ -18,12 +18,12 @@ from services.backtest.worker.store import Finished, WorkerStore
 
 
 def resume(
-    client: Client, store: WorkerStore, tenant: str, key: bytes, config: BacktestConfig, memory: Window | State
+    market: Market, store: WorkerStore, key: bytes, config: BacktestConfig, memory: Window | State
 ) -> tuple[Start, Loaded] | None:
     """Return the longest backtest that this one extends, and its new klines after those the strategy looks back at."""
-    for finished in store.find_continuable(tenant, key, config.end_ms):
+    for finished in store.find_continuable(market.tenant, key, config.end_ms):
         try:
-            found = _resume(client, tenant, finished, config, memory)
+            found = _resume(market, finished, config, memory)
         except (KlinecastError, ValueError):  # gone, rewritten meanwhile, or of another version: run in full
             continue
         if found is not None:
@@ -32,17 +32,19 @@ def resume(
 
 
 def _resume(
-    client: Client, tenant: str, finished: Finished, config: BacktestConfig, memory: Window | State
+    market: Market, finished: Finished, config: BacktestConfig, memory: Window | State
 ) -> tuple[Start, Loaded] | None:
     continuation = Continuation.from_bytes(finished.continuation)
     reads = [Read.from_json(one) for one in finished.reads]
-    loaded = _load_new(client, config, continuation, memory)
+    loaded = _load_new(market, config, continuation, memory)
     end_ms = continuation.last_open_ms + config.interval.span_ms
     for read in reads:
-        if not read.is_unchanged(client.get_range(read.series, read.start_ms, end_ms, indicators=read.names)):
+        if not read.is_unchanged(market.get_range(read.series, read.start_ms, end_ms, indicators=read.names)):
             return None
+    results = market.client
     columns = [
-        load(finished.result_id, tenant=tenant) for load in (client.load_equity, client.load_fills, client.load_trades)
+        load(finished.result_id, tenant=market.tenant)
+        for load in (results.load_equity, results.load_fills, results.load_trades)
     ]
     if len(columns[0]["equity"]) != continuation.engine.next_index:
         return None
@@ -53,18 +55,18 @@ def _resume(
         revision=loaded.revision,
         kline_count=None if reads[0].kline_count is None else reads[0].kline_count + new,
     )
-    loaded = with_funding(client, config.all_series[0], dataclasses.replace(loaded, reads=(whole,)))
+    loaded = with_funding(market, config.all_series[0], dataclasses.replace(loaded, reads=(whole,)))
     return Start(finished.result_id, continuation, *columns), loaded
 
 
-def _load_new(client: Client, config: BacktestConfig, continuation: Continuation, memory: Window | State) -> Loaded:
+def _load_new(market: Market, config: BacktestConfig, continuation: Continuation, memory: Window | State) -> Loaded:
     """Read the klines after the earlier backtest's, and those before them that the strategy looks back at."""
     series, last_ms = config.all_series[0], continuation.last_open_ms
     context = memory.klines - 1 if isinstance(memory, Window) else 0
     reach = context * series.interval.span_ms
     while True:
         start_ms = max(last_ms + 1 - reach, continuation.seen_from_ms) if context else last_ms + 1
-        found = client.load_klines(series, start_ms, config.end_ms)
+        found = market.load_klines(series, start_ms, config.end_ms)
         before = int(np.searchsorted(found.klines.open_time_ms, last_ms, side="right"))
         if before == len(found.klines):
             raise ValueError("no kline has come since")

@@ -83,6 +83,7 @@ def assert_equal_to_full(client: Client, found: Result, config: BacktestConfig) 
         ("bollinger", {}, 24),
         ("donchian_breakout", {}, 24),
         ("buy_and_hold", {}, 24),
+        ("recent", {"klines": 50}, 24 + 50),
     ],
 )
 def test_a_day_more_costs_a_day(client: Client, strategy: str, params: dict, most: int, model: str) -> None:

@@ -43,6 +43,14 @@ def test_result_is_what_the_backtest_says(client: Client) -> None:
     assert len(client.load_fills(result.result_id)["price"]) == result.fill_rows
 
 
+def test_progress_tells_what_is_left(client: Client) -> None:
+    events = list(client.run_backtest(make_config(client, klines=100_000, strategy="stumble")))
+    left = [event.eta_s for event in events if event.phase == "SIMULATE" and event.eta_s is not None]
+    assert left, events
+    assert min(left) >= 0.0
+    assert events[-1].eta_s is None
+
+
 def test_a_late_watcher_gets_the_whole_story(client: Client) -> None:
     events = list(client.run_backtest(make_config(client)))
     assert list(client.watch_backtest(events[0].backtest_id)) == events

@@ -180,15 +180,23 @@ def test_one_that_waits_is_cancelled_alone(client: Client) -> None:
     assert list(client.watch_backtest(leader))[-1].state == "SUCCEEDED"
 
 
-def test_klines_rewritten_while_an_equal_one_runs_are_computed_anew(client: Client) -> None:
-    config = equal_config(client, strategy="slow", params={"seconds": 1.0})
-    leader = client.create_backtest(config).backtest_id
-    next(event for event in client.watch_backtest(leader) if event.state == "RUNNING")
-    time.sleep(0.3)  # it has read its klines by now: the strategy sleeps
-    rewrite(client, config, 5)
-    follower = run(client, config)
-    assert not follower.reused
-    assert list(client.watch_backtest(leader))[-1].state == "SUCCEEDED"
+def wait_until_read(suite: Suite, tenant: str) -> None:
+    """Wait until the data service has sent klines for a tenant."""
+    deadline = time.monotonic() + 30
+    while not any("/StreamKlines" in line and tenant in line for line in suite.log("data").splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_klines_rewritten_while_an_equal_one_runs_are_computed_anew(suite: Suite) -> None:
+    with suite.client(tenant="rewriter") as client:
+        config = equal_config(client, strategy="slow", params={"seconds": 1.0})
+        leader = client.create_backtest(config).backtest_id
+        wait_until_read(suite, "rewriter")
+        rewrite(client, config, 5)
+        follower = run(client, config)
+        assert not follower.reused
+        assert list(client.watch_backtest(leader))[-1].state == "SUCCEEDED"
 
 
 def test_a_request_id_used_before_stays_the_same_backtest(client: Client) -> None:

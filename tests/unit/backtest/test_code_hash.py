@@ -15,10 +15,17 @@ ROOT = Path(__file__).resolve().parents[3]
 STRATEGY = """
 import json
 from pathlib import Path
+from loose import FEW
 from plugged.helper import level
+from plugged.settings import LEVEL
+from plugged_settings import MOST
 
 class Mine:
     threshold = level()
+
+    def decide(self):
+        from plugged.late import decide
+        return decide()
 """
 LOOK = """
 import sys, pathlib
@@ -35,7 +42,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def plug_in(tmp_path: Path) -> Path:
-    """Return the folder of a distribution `plugged`: a helper, a helper of that, and a distribution `base`."""
+    """Return the folder of a distribution `plugged`, and of what it uses: a distribution `base` and a loose module."""
     package = tmp_path / "plugged"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -44,19 +51,22 @@ def plug_in(tmp_path: Path) -> Path:
         "from plugged import deeper\nimport base\n\ndef level():\n    return deeper.LEVEL\n"
     )
     (package / "deeper.py").write_text("LEVEL = 1\n")
+    (package / "settings.py").write_text("LEVEL = 1\n")
+    (package / "late.py").write_text("import base\n\ndef decide():\n    return 1\n")
     (package / "params.json").write_text('{"fast": 10}')
+    (tmp_path / "plugged_settings.py").write_text("MOST = 1\n")
+    (tmp_path / "loose.py").write_text("FEW = 1\n")
     (tmp_path / "base.py").write_text("")
-    for name, module in (("plugged", "plugged/__init__.py"), ("base", "base.py")):
-        write_distribution(tmp_path, name, "1.0", module)
+    write_distribution(tmp_path, "plugged", "1.0", "plugged", "plugged_settings")
+    write_distribution(tmp_path, "base", "1.0", "base")
     return tmp_path
 
 
-def write_distribution(folder: Path, name: str, version: str, module: str) -> None:
+def write_distribution(folder: Path, name: str, version: str, *modules: str) -> None:
     info = folder / f"{name}.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "RECORD").write_text(f"{module},,\n")
-    (info / "top_level.txt").write_text(name)
+    (info / "top_level.txt").write_text("\n".join(modules))
 
 
 def look(folder: Path, module: str = "plugged.strategy", change: Callable[[], object] | None = None) -> list[str]:
@@ -81,6 +91,12 @@ def look(folder: Path, module: str = "plugged.strategy", change: Callable[[], ob
         ("plugged/strategy.py", STRATEGY + "\n# changed\n"),
         ("plugged/helper.py", "def level():\n    return 2\n"),
         ("plugged/deeper.py", "LEVEL = 3\n"),
+        ("plugged/__init__.py", "SOMETHING = 1\n"),
+        ("plugged/settings.py", "LEVEL = 2\n"),
+        ("plugged/late.py", "def decide():\n    return 2\n"),
+        ("plugged_settings.py", "MOST = 2\n"),
+        ("loose.py", "FEW = 2\n"),
+        ("loose.json", "{}"),
         ("plugged/params.json", '{"fast": 11}'),
         ("plugged/more/table.csv", "1,2\n"),
     ],
@@ -94,7 +110,7 @@ def test_a_change_of_what_a_strategy_uses_moves_it(plug_in: Path, file: str, tex
 
 def test_the_version_of_a_distribution_it_uses_moves_it(plug_in: Path) -> None:
     before = look(plug_in)
-    write_distribution(plug_in, "base", "1.1", "base.py")
+    write_distribution(plug_in, "base", "1.1", "base")
     assert look(plug_in) != before
 
 
@@ -109,6 +125,18 @@ def test_nothing_else_moves_it(plug_in: Path, file: str) -> None:
 def test_a_parameter_file_is_looked_at_while_the_process_runs(plug_in: Path) -> None:
     first, second = look(plug_in, change=lambda: (plug_in / "plugged/params.json").write_text('{"fast": 12}'))
     assert first != second
+
+
+def test_what_a_module_may_have_read_when_it_was_imported_stays_a_difference(plug_in: Path) -> None:
+    params = plug_in / "plugged/params.json"
+    _, changed_while_it_runs = look(plug_in, change=lambda: params.write_text("{}"))
+    assert look(plug_in) != [changed_while_it_runs]
+
+
+def test_a_file_that_is_as_it_was_is_no_difference(plug_in: Path) -> None:
+    params = plug_in / "plugged/params.json"
+    first, second = look(plug_in, change=lambda: params.write_text(params.read_text()))
+    assert first == second
 
 
 def test_source_is_what_was_loaded(plug_in: Path) -> None:

@@ -560,7 +560,7 @@ class BacktestEvent(_message.Message):
 
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
-        """Estimated time to the end."""
+        """Estimated time to the end of the phase, at its rate so far; absent where that is not known."""
 
     @_builtins.property
     def error(self) -> Global___BacktestError:
