@@ -52,6 +52,8 @@ def secrets(secured: Secured, database_over_tcp: str, broker: Broker) -> dict[st
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the kernels as the image has them."""
+    if find_tool("kubectl") is None or importlib.util.find_spec("kubernetes_validate") is None:
+        pytest.skip("kubectl and kubernetes-validate are not installed: make k8s-check installs them")
     folder = tmp_path_factory.mktemp("kernels")
     compile_kernels(folder)
     return folder
@@ -59,8 +61,6 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def run_overlay(name: str, home: Path, secrets: dict[str, dict[str, bytes]], kernels: Path) -> Iterator[Emulation]:
-    if find_tool("kubectl") is None or importlib.util.find_spec("kubernetes_validate") is None:
-        pytest.skip("kubectl and kubernetes-validate are not installed: make k8s-check installs them")
     emulation = Emulation(build_overlay(name), home, secrets, kernels)
     try:
         emulation.migrate()

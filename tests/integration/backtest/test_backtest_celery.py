@@ -35,6 +35,15 @@ def attempts_of(url: str) -> int:
     return int(attempts)
 
 
+def last_start(url: str) -> float:
+    """Return when an attempt began last, by the database's clock: it is this machine's."""
+    with psycopg.connect(url) as connection:
+        [at] = connection.execute("SELECT extract(epoch FROM max(start_time)) FROM backtest.backtests").fetchone() or (
+            0,
+        )
+    return float(at)
+
+
 def wait_running(client: Client, backtest_id: str) -> None:
     next(event for event in client.watch_backtest(backtest_id) if event.state == "RUNNING")
 
@@ -70,11 +79,11 @@ def test_a_killed_worker_loses_nothing(own_celery_suite: Suite, database_url: st
         wait_running(client, ids[0])
         own_celery_suite.add_worker()
         own_celery_suite.workers[0].kill()
-        killed = time.monotonic()
+        killed = time.time()
         stories = run_all(client, ids)
     assert [story[-1].state for story in stories] == ["SUCCEEDED"] * 2
     assert max(story[-1].attempt for story in stories) == 2
-    assert time.monotonic() - killed < 10
+    assert last_start(database_url) - killed < 10
     assert results_of(database_url) == (2, 2)
 
 

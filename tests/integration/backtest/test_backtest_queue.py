@@ -19,6 +19,7 @@ from services.backtest import queue_statements, statements
 from services.backtest.jobs import MAX_ATTEMPTS, JobKey, State
 from services.backtest.queue_store import _DISPATCH_LOCK, PostgresQueue
 from services.backtest.queueing import Created, NewJob, Refused
+from services.backtest.ranges import Range, Ranges
 from services.backtest.reuse import Read
 from services.backtest.reusing import Reuser
 from services.backtest.sharing import Limits
@@ -206,16 +207,16 @@ FROM (SELECT gen_random_uuid() AS one FROM generate_series(1, %s)) AS many
 async def test_a_result_whose_klines_were_rewritten_is_looked_at_once(store, sql) -> None:
     read = Read(make_series(), 0, HOUR_MS, Interval.H1, revision=1, kline_count=1)
     sql(EQUAL, (json.dumps([read.to_json()]), 20))
-    asked: list[Read] = []
+    asked: list[Range] = []
 
-    def get_range(read: Read) -> RangeSummary:
-        asked.append(read)
+    async def get_range(tenant: str, wanted: Range) -> RangeSummary:
+        asked.append(wanted)
         return RangeSummary(1, 2, rewrite_revision=2, source_interval=Interval.H1, indicators={})
 
     reuser = Reuser(queue=store, get_range=get_range, keep_result=lambda *_: None, settled=lambda _: None)
     for _ in range(10):
-        assert await reuser.find("a", b"k", None, []) is None
-    assert len(asked) == 20
+        assert await reuser.find(Ranges(get_range, "a"), b"k", None, []) is None
+    assert len(asked) == 7  # three results a request, which asks about a range once
 
 
 async def test_a_long_queue_is_not_read_to_find_the_next(store, sql) -> None:

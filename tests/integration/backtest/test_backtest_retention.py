@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,11 @@ async def test_a_result_missed_once_and_seen_again_is_not_marked_for_ever(suite:
         backtest = await asyncio.to_thread(finish, client)
     database = Database(DatabaseSettings(url=SecretStr(suite.database_url)), application_name="klinecast-test")
     store, key = PostgresJobStore(database), JobKey(tenant, backtest.backtest_id)
-    expiry = ResultExpiry(store, lambda _, ids: [one for one in ids if one not in missed])
+
+    async def check_results(tenant: str, ids: Sequence[str]) -> Sequence[str]:
+        return [one for one in ids if one not in missed]
+
+    expiry = ResultExpiry(store, check_results)
     marked = []
     for gone in (True, False, True, True):
         missed = {backtest.result_id} if gone else set()
