@@ -38,10 +38,9 @@ def attempts_of(url: str) -> int:
 def last_start(url: str) -> float:
     """Return when an attempt began last, by the database's clock: it is this machine's."""
     with psycopg.connect(url) as connection:
-        [at] = connection.execute("SELECT extract(epoch FROM max(start_time)) FROM backtest.backtests").fetchone() or (
-            0,
-        )
-    return float(at)
+        found = connection.execute("SELECT extract(epoch FROM max(start_time)) FROM backtest.backtests").fetchone()
+    assert found is not None
+    return float(found[0])
 
 
 def wait_running(client: Client, backtest_id: str) -> None:
