@@ -45,7 +45,7 @@ def test_tracebacks_of_libraries_lose_their_secrets(capsys: pytest.CaptureFixtur
     try:
         raise ValueError("postgresql://klinecast:hunter2@db/x")
     except ValueError:
-        logging.getLogger("some.library").exception("failed for %s", "postgresql://klinecast:hunter2@db/x")
+        logging.getLogger("some.package").exception("failed for %s", "postgresql://klinecast:hunter2@db/x")
     err = capsys.readouterr().err
     assert "hunter2" not in err
     assert "ValueError" in json.loads(err)["exception"]
@@ -54,5 +54,5 @@ def test_tracebacks_of_libraries_lose_their_secrets(capsys: pytest.CaptureFixtur
 def test_lines_below_the_level_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("warning", "json", "data")
     get_logger("test").info("quiet")
-    logging.getLogger("some.library").info("quiet")
+    logging.getLogger("some.package").info("quiet")
     assert capsys.readouterr().err == ""
