@@ -21,7 +21,7 @@ _STRATEGY = ("-p", "fast=10", "-p", "slow=30", "--taker-fee-bps", "10")
 COMMAND = (sys.executable, "-m", "klinecast.cli")
 _POLL_SECONDS = 0.1
 _PATIENCE = ((2.0, signal.SIGINT), (5.0, signal.SIGKILL))
-_WAIT_SECONDS = 120.0
+_WAIT_SECONDS = 300.0
 """How long another process of this checkout may take to come up or to finish."""
 
 

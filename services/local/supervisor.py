@@ -13,7 +13,8 @@ from services.local.process import RESTART_SECONDS, ServiceProcess
 from services.local.running import Kind, Running, hold_home, remove_running, write_running
 
 DATABASE = "klinecast"
-_START_SECONDS = 90.0
+_START_SECONDS = 300.0
+"""The first start compiles the kernels: a quarter of a minute, minutes on a machine that is busy."""
 _POLL_SECONDS = 0.05
 
 
