@@ -20,7 +20,8 @@ from services.local.process import ServiceProcess, with_variables
 from services.local.settings import CHECKOUT
 
 ORDER = ("data", "results", "backtest")
-_START_S = 60.0
+_START_S = 150.0
+"""The first start in a fresh clone compiles the kernels."""
 
 
 class WorkerProcess:
