@@ -29,8 +29,9 @@ def test_every_call_counts_against_the_tenant_whose_backtest_it_is(suite: Suite)
 
 def called_by(suite: Suite, tenant: str) -> set[str]:
     """Return the RPCs of data and results that a tenant's calls are logged with; gRPC's core has lines of its own."""
-    lines = [line for name in ("data", "results") for line in suite.log(name).splitlines() if line[:1] + line[-1:] == "{}"]
-    calls = [one for one in map(json.loads, lines) if one.get("event") == "rpc" and one["tenant"] == tenant]
+    lines = [line for name in ("data", "results") for line in suite.log(name).splitlines()]
+    ours = [json.loads(line) for line in lines if line[:1] + line[-1:] == "{}"]
+    calls = [one for one in ours if one.get("event") == "rpc" and one["tenant"] == tenant]
     return {one["method"].rpartition("/")[2] for one in calls}
 
 
